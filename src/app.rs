@@ -1,0 +1,1 @@
+//! Builds each part once, joins them, reloads, drains, stops.

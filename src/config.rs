@@ -1,0 +1,1 @@
+//! The file as one struct of the parts' own Config.

@@ -1,0 +1,1 @@
+//! One attempt, one outcome for each recipient.

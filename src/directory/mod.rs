@@ -1,0 +1,1 @@
+//! Who our domains and users are.

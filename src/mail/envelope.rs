@@ -1,0 +1,83 @@
+//! The envelope: who sent a message, who is to get it, and what was asked for on the way
+//! (RFC 5321 §2.3.1, RFC 3461, RFC 6152, RFC 6531).
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::mail::address::Address;
+use crate::mail::address::ReversePath;
+
+/// All that travels beside the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    pub from: ReversePath,
+    /// At least one once the message is stored.
+    pub recipients: Vec<Recipient>,
+    #[serde(default)]
+    pub body: Body,
+    /// The client asked for SMTPUTF8, so the next hop has to offer it (RFC 6531 §3.4).
+    #[serde(default)]
+    pub smtputf8: bool,
+    /// How much of the message a bounce is to carry (RFC 3461 §4.3).
+    #[serde(default)]
+    pub ret: Option<Ret>,
+    /// The sender's own name for this envelope, as xtext (RFC 3461 §4.4).
+    #[serde(default)]
+    pub envid: Option<String>,
+    /// Who gave it to us. None for mail that we wrote ourselves.
+    #[serde(default)]
+    pub client: Option<IpAddr>,
+}
+
+/// One recipient with its wishes for notifications.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    pub address: Address,
+    #[serde(default)]
+    pub notify: Notify,
+    /// `type;address` as the client wrote it, as xtext (RFC 3461 §4.2).
+    #[serde(default)]
+    pub orcpt: Option<String>,
+}
+
+impl Recipient {
+    /// A recipient without wishes.
+    pub fn new(address: Address) -> Recipient {
+        Recipient {
+            address,
+            notify: Notify::default(),
+            orcpt: None,
+        }
+    }
+}
+
+/// Whether a message holds octets above 127 (RFC 6152).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    #[default]
+    SevenBit,
+    EightBitMime,
+}
+
+/// RFC 3461 §4.3
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ret {
+    Full,
+    Headers,
+}
+
+/// When the sender wants to hear about a recipient (RFC 3461 §4.1). `Never` stands alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notify {
+    /// The client did not say: failures, and delays if we like.
+    #[default]
+    Unsaid,
+    Never,
+    On {
+        success: bool,
+        failure: bool,
+        delay: bool,
+    },
+}

@@ -1,0 +1,1 @@
+//! Every decision about mail, by phase, in the order in which it happens.

@@ -1,0 +1,194 @@
+//! The mail log: one function an event. This is an interface, read by people and by programs.
+//!
+//! A line is a constant lower-case message and fields. The same name means the same everywhere:
+//! `id` (a message, `SESSION.NUMBER`), `session`, `peer`, `helo`, `from`, `rcpt`, `host`, `stage`,
+//! `reply`, `reason`, `size`, `attempt`, `delay`. Never a password, never content. Counters carry few
+//! label values; what a stranger chose is never a label.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use metrics::counter;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+
+use crate::mail::address::Address;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::SessionId;
+use crate::mail::id::SpoolId;
+
+/// The gateway takes connections on this address.
+pub fn listening(service: &str, address: SocketAddr, tls: &str) {
+    info!(service, %address, tls, "listening");
+}
+
+/// All parts run.
+pub fn started(hostname: &str, data_dir: &Path) {
+    info!(hostname, data_dir = %data_dir.display(), "started");
+}
+
+/// Told to stop; no new connections from here on.
+pub fn draining(sessions: usize) {
+    info!(sessions, "draining");
+}
+
+/// Everything is closed.
+pub fn stopped() {
+    info!("stopped");
+}
+
+/// A new configuration is in force.
+pub fn reloaded() {
+    info!("configuration reloaded");
+}
+
+/// A new configuration was refused; the old one stays in force.
+pub fn reload_refused(reason: &dyn Display) {
+    error!(%reason, "configuration not reloaded, the old one stays in force");
+}
+
+/// A client has connected.
+pub fn connected(session: SessionId, peer: SocketAddr, service: &str) {
+    counter!("gatepost_connections_total").increment(1);
+    info!(%session, %peer, service, "connected");
+}
+
+/// A connection was turned away before its session began.
+pub fn turned_away(peer: IpAddr, reason: &str) {
+    counter!("gatepost_turned_away_total", "reason" => reason.to_owned()).increment(1);
+    info!(%peer, reason, "turned away");
+}
+
+/// A session has ended. `reason` says who ended it and why.
+pub fn disconnected(
+    session: SessionId,
+    peer: SocketAddr,
+    reason: &str,
+    messages: u32,
+    lasted: Duration,
+) {
+    info!(%session, %peer, reason, messages, lasted = ?lasted, "disconnected");
+}
+
+/// A TLS handshake with a client did not come off.
+pub fn tls_failed(session: SessionId, peer: SocketAddr, reason: &dyn Display) {
+    counter!("gatepost_tls_failures_total").increment(1);
+    info!(%session, %peer, %reason, "tls handshake failed");
+}
+
+/// A client was refused something. `stage` is the command (`connect`, `mail`, `rcpt`, `data` ...).
+pub fn refused(
+    id: SpoolId,
+    peer: IpAddr,
+    stage: &'static str,
+    from: &dyn Display,
+    rcpt: &dyn Display,
+    reply: &dyn Display,
+) {
+    counter!("gatepost_refused_total", "stage" => stage).increment(1);
+    info!(%id, %peer, stage, %from, %rcpt, %reply, "refused");
+}
+
+/// A rule in observe mode would have refused.
+pub fn would_refuse(
+    id: SpoolId,
+    peer: IpAddr,
+    stage: &'static str,
+    from: &dyn Display,
+    reply: &dyn Display,
+) {
+    counter!("gatepost_would_refuse_total", "stage" => stage).increment(1);
+    info!(%id, %peer, stage, %from, %reply, "would refuse");
+}
+
+/// A message was judged after its final dot. `results` is our Authentication-Results, unfolded.
+pub fn judged(id: SpoolId, results: &dyn Display) {
+    info!(%id, %results, "judged");
+}
+
+/// The message is on disk; the client is told so next.
+pub fn accepted(id: SpoolId, envelope: &Envelope, size: usize) {
+    counter!("gatepost_accepted_total").increment(1);
+    counter!("gatepost_accepted_bytes_total").increment(size as u64);
+    info!(%id, from = %envelope.from, recipients = envelope.recipients.len(), size, "accepted");
+}
+
+/// The spool could not take a message; the client was told to try again.
+pub fn not_stored(id: SpoolId, reason: &dyn Display) {
+    counter!("gatepost_store_failures_total").increment(1);
+    error!(%id, %reason, "not stored");
+}
+
+/// One recipient has the message.
+pub fn delivered(
+    id: SpoolId,
+    rcpt: &Address,
+    host: &dyn Display,
+    reply: &dyn Display,
+    attempt: u32,
+    delay: Duration,
+) {
+    counter!("gatepost_delivered_total").increment(1);
+    info!(%id, %rcpt, %host, %reply, attempt, delay = ?delay, "delivered");
+}
+
+/// One recipient will be tried again in `next`.
+pub fn deferred(
+    id: SpoolId,
+    rcpt: &Address,
+    host: &dyn Display,
+    reason: &dyn Display,
+    attempt: u32,
+    next: Duration,
+) {
+    counter!("gatepost_deferred_total").increment(1);
+    info!(%id, %rcpt, %host, %reason, attempt, next = ?next, "deferred");
+}
+
+/// One recipient will not be tried again; the message is kept in the spool for the operator.
+pub fn failed(id: SpoolId, rcpt: &Address, host: &dyn Display, reason: &dyn Display, attempt: u32) {
+    counter!("gatepost_failed_total").increment(1);
+    warn!(%id, %rcpt, %host, %reason, attempt, "failed, held");
+}
+
+/// A message is kept and not delivered until an operator releases it.
+pub fn held(id: SpoolId, reason: &dyn Display) {
+    counter!("gatepost_held_total").increment(1);
+    warn!(%id, %reason, "held");
+}
+
+/// What the spool found when it was opened.
+pub fn spool_opened(messages: usize, segments: usize, torn_bytes: u64, took: Duration) {
+    info!(messages, segments, torn_bytes, took = ?took, "spool opened");
+}
+
+/// Part of the spool cannot be read; it was set aside, the rest is in use.
+pub fn spool_corrupt(file: &Path, offset: u64, reason: &dyn Display) {
+    counter!("gatepost_spool_corrupt_total").increment(1);
+    error!(file = %file.display(), offset, %reason, "spool corrupt, part set aside");
+}
+
+/// The spool could not write or sync; clients are told to try again.
+pub fn spool_failed(file: &Path, reason: &dyn Display) {
+    counter!("gatepost_spool_failures_total").increment(1);
+    error!(file = %file.display(), %reason, "spool write failed");
+}
+
+/// A certificate is in use for these names.
+pub fn certificate_loaded(file: &Path, names: &dyn Display) {
+    info!(file = %file.display(), %names, "certificate loaded");
+}
+
+/// A certificate file cannot be used; the one loaded before stays in use.
+pub fn certificate_broken(file: &Path, reason: &dyn Display) {
+    error!(file = %file.display(), %reason, "certificate not loaded, the old one stays in use");
+}
+
+/// No certificate was given, so one that nobody trusts was made.
+pub fn certificate_made(file: &Path, hostname: &str) {
+    warn!(file = %file.display(), hostname, "no certificate configured, self-signed one in use");
+}

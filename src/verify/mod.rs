@@ -1,0 +1,1 @@
+//! Evidence about a message; it decides nothing.
