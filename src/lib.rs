@@ -1,27 +1,5 @@
 //! Gatepost: a standalone SMTP gateway and MTA.
 //!
-//! Mail goes one way, and the modules stand in that order: [`accept`] takes the connection,
-//! [`session`] carries the dialogue that [`smtp`] speaks, [`pipeline`] decides, [`spool`] keeps what
-//! was accepted until [`scheduler`] has had [`delivery`] hand it on. ARCHITECTURE.md is the map.
+//! Mail goes one way: accept, session, pipeline, spool, scheduler, delivery. The modules stand in that order.
 
-pub mod cli;
-
-pub mod app;
-pub mod config;
-
-pub mod accept;
-pub mod session;
-
-pub mod pipeline;
-
-pub mod admin;
-pub mod delivery;
-pub mod directory;
-pub mod dns;
 pub mod mail;
-pub mod scheduler;
-pub mod smtp;
-pub mod spool;
-pub mod telemetry;
-pub mod tls;
-pub mod verify;

@@ -1,7 +1,7 @@
 //! The header of a message, field by field, as byte ranges of what came in (RFC 5322 §2.2).
 //!
-//! Takes what the world sends: a line that is no field ends the header, as the body would begin
-//! there for most readers. Decodes nothing and copies nothing.
+//! The header goes to the first empty line. A line in it that is no field is passed over and counted:
+//! some readers go on behind it, so what stands there must be seen. Decodes and copies nothing.
 
 use std::ops::Range;
 
@@ -30,17 +30,27 @@ impl Field<'_> {
 pub struct Fields<'a> {
     message: &'a [u8],
     at: usize,
+    malformed: usize,
 }
 
 /// The fields of `message`, which begins with its header.
 pub fn fields(message: &[u8]) -> Fields<'_> {
-    Fields { message, at: 0 }
+    Fields {
+        message,
+        at: 0,
+        malformed: 0,
+    }
 }
 
 impl Fields<'_> {
-    /// Where the next field, or else what is behind the header, begins.
+    /// Where the next field begins; at the end, the empty line behind the header.
     pub fn position(&self) -> usize {
         self.at
+    }
+
+    /// How many lines that are no fields were passed over so far.
+    pub fn malformed(&self) -> usize {
+        self.malformed
     }
 }
 
@@ -48,22 +58,32 @@ impl<'a> Iterator for Fields<'a> {
     type Item = Field<'a>;
 
     fn next(&mut self) -> Option<Field<'a>> {
-        let rest = &self.message[self.at..];
-        let end = field_end(rest);
-        let field = &rest[..end];
-        let colon = memchr(b':', field)?;
-        // RFC 5322 §4.5.8: white space before the colon is obsolete, not wrong.
-        let name = std::str::from_utf8(field[..colon].trim_ascii_end()).ok()?;
-        let valid = !name.is_empty() && name.bytes().all(|b| (33..=126).contains(&b));
-        if !valid {
-            return None;
+        loop {
+            let rest = &self.message[self.at..];
+            if rest.is_empty() || rest.starts_with(b"\r\n") {
+                return None;
+            }
+            let start = self.at;
+            self.at += field_end(rest);
+            if let Some((name, value)) = split(&self.message[start..self.at]) {
+                let range = start..self.at;
+                return Some(Field { name, value, range });
+            }
+            self.malformed += 1;
         }
-        let value = &field[colon + 1..];
-        let value = value.strip_suffix(b"\r\n").unwrap_or(value);
-        let range = self.at..self.at + end;
-        self.at = range.end;
-        Some(Field { name, value, range })
     }
+}
+
+/// Name and value of a field; None where it is none.
+fn split(field: &[u8]) -> Option<(&str, &[u8])> {
+    let colon = memchr(b':', field)?;
+    // RFC 5322 §4.5.8: white space before the colon is obsolete, not wrong.
+    let name = std::str::from_utf8(field[..colon].trim_ascii_end()).ok()?;
+    if name.is_empty() || !name.bytes().all(|b| (33..=126).contains(&b)) {
+        return None;
+    }
+    let value = &field[colon + 1..];
+    Some((name, value.strip_suffix(b"\r\n").unwrap_or(value)))
 }
 
 /// Where the field at the start of `rest` ends: behind the first line end that no white space follows.
@@ -104,10 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_field_ends_the_header() {
-        let mut walk = fields(b"A: 1\r\nnot a field\r\nB: 2\r\n\r\n");
-        assert_eq!(walk.by_ref().count(), 1);
-        assert_eq!(walk.position(), 6);
+    fn a_line_that_is_no_field_is_passed_over_and_counted() {
+        let mut walk = fields(b"A: 1\r\nnot a field\r\nB: 2\r\n\r\nC: body\r\n");
+        let names: Vec<_> = walk.by_ref().map(|field| field.name).collect();
+        assert_eq!(names, ["A", "B"]);
+        assert_eq!((walk.position(), walk.malformed()), (25, 1));
         assert_eq!(fields(b"").count(), 0);
         assert_eq!(fields(b"\r\nbody").count(), 0);
         assert_eq!(fields(b"A: 1").next().map(|field| field.range), Some(0..4));
