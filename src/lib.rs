@@ -3,3 +3,4 @@
 //! Mail goes one way: accept, session, pipeline, spool, scheduler, delivery. The modules stand in that order.
 
 pub mod mail;
+pub mod smtp;

@@ -1,18 +1,519 @@
 //! All that the gateway says to a client: code, enhanced code (RFC 3463, RFC 5248) and text.
 //!
-//! The whole voice stands here, so that it can be read in one place. A text tells a human at the
-//! other end what to do, and nothing about our inside.
+//! The whole voice stands here, so that it can be read in one place: what answers a command is a
+//! [`Reply`], what says no for a reason of policy is a [`Refusal`]. A text tells a human at the other
+//! end what to do, and nothing about our inside.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// A reply of one or more lines.
+use crate::mail::address;
+use crate::mail::address::Address;
+use crate::mail::address::Domain;
+use crate::mail::address::ForwardPath;
+use crate::mail::id::SpoolId;
+
+/// An enhanced status code: class, subject, detail (RFC 3463 §2).
+pub type Enhanced = (u8, u16, u16);
+
+/// One reply, of one line or several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// RFC 5321 §4.2: 2xx, 3xx, 4xx or 5xx.
+    /// 2xx, 3xx, 4xx or 5xx (RFC 5321 §4.2).
     pub code: u16,
-    /// RFC 3463; not in greetings, answers to EHLO and 3xx (RFC 2034 §4).
-    pub enhanced: Option<(u8, u16, u16)>,
-    /// Lines without line ends, at least one.
+    /// Not in greetings, in answers to EHLO and in 3xx (RFC 2034 §4).
+    pub enhanced: Option<Enhanced>,
+    /// Lines joined by LF.
     pub text: Cow<'static, str>,
+}
+
+impl Reply {
+    const fn plain(code: u16, text: &'static str) -> Reply {
+        Reply {
+            code,
+            enhanced: None,
+            text: Cow::Borrowed(text),
+        }
+    }
+
+    const fn fixed(code: u16, enhanced: Enhanced, text: &'static str) -> Reply {
+        Reply {
+            code,
+            enhanced: Some(enhanced),
+            text: Cow::Borrowed(text),
+        }
+    }
+
+    fn made(code: u16, enhanced: Enhanced, text: String) -> Reply {
+        Reply {
+            code,
+            enhanced: Some(enhanced),
+            text: Cow::Owned(text),
+        }
+    }
+
+    /// Whether it says no, for now or for good.
+    pub fn is_refusal(&self) -> bool {
+        self.code >= 400
+    }
+
+    /// Appends the reply as it goes over the wire.
+    ///
+    /// A control character in a text becomes a question mark, and a line is cut at 512 octets
+    /// (RFC 5321 §4.5.3.1.5), whatever somebody's DNS had to say.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut lines = self.text.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            let start = out.len();
+            let separator = if lines.peek().is_some() { '-' } else { ' ' };
+            out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
+            if let Some((class, subject, detail)) = self.enhanced {
+                out.extend_from_slice(format!("{class}.{subject}.{detail} ").as_bytes());
+            }
+            for c in line.chars() {
+                let c = if c.is_control() { '?' } else { c };
+                let mut utf8 = [0; 4];
+                let bytes = c.encode_utf8(&mut utf8).as_bytes();
+                if out.len() - start + bytes.len() > 510 {
+                    break;
+                }
+                out.extend_from_slice(bytes);
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// One line, for the log.
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if let Some((class, subject, detail)) = self.enhanced {
+            write!(f, " {class}.{subject}.{detail}")?;
+        }
+        write!(f, " {}", self.text.replace('\n', " "))
+    }
+}
+
+/// The answers of the dialogue itself.
+impl Reply {
+    /// RFC 5321 §4.2: the greeting names the host.
+    pub fn greeting(hostname: &Domain) -> Reply {
+        Reply {
+            code: 220,
+            enhanced: None,
+            text: format!("{hostname} ESMTP Gatepost").into(),
+        }
+    }
+
+    /// The answer to EHLO: the host name, then a line for each extension.
+    pub fn ehlo(hostname: &Domain, extensions: &[String]) -> Reply {
+        let mut text = hostname.to_string();
+        for extension in extensions {
+            text.push('\n');
+            text.push_str(extension);
+        }
+        Reply {
+            code: 250,
+            enhanced: None,
+            text: text.into(),
+        }
+    }
+
+    /// The answer to HELO.
+    pub fn helo(hostname: &Domain) -> Reply {
+        Reply {
+            code: 250,
+            enhanced: None,
+            text: hostname.to_string().into(),
+        }
+    }
+
+    pub const READY_FOR_TLS: Reply = Reply::fixed(220, (2, 0, 0), "Ready to start TLS");
+    pub const BYE: Reply = Reply::fixed(221, (2, 0, 0), "Bye");
+    pub const OK: Reply = Reply::fixed(250, (2, 0, 0), "OK");
+    pub const SENDER_OK: Reply = Reply::fixed(250, (2, 1, 0), "Sender OK");
+    pub const RECIPIENT_OK: Reply = Reply::fixed(250, (2, 1, 5), "Recipient OK");
+    pub const RESET: Reply = Reply::fixed(250, (2, 0, 0), "Transaction reset");
+    /// RFC 5321 §3.5.3: we do not tell strangers who lives here.
+    pub const CANNOT_VERIFY: Reply = Reply::fixed(
+        252,
+        (2, 1, 5),
+        "Cannot verify the user; send mail and it will be tried",
+    );
+    pub const HELP: Reply = Reply::fixed(214, (2, 0, 0), "See RFC 5321");
+    pub const SEND_DATA: Reply =
+        Reply::plain(354, "Send the message, end with a dot on a line by itself");
+
+    /// RFC 5321 §4.1.1.4: from here on the message is ours.
+    pub fn stored(id: SpoolId) -> Reply {
+        Reply::made(250, (2, 0, 0), format!("OK, stored as {id}"))
+    }
+
+    /// RFC 3030 §3.1
+    pub fn chunk_taken(size: u64) -> Reply {
+        Reply::made(250, (2, 0, 0), format!("{size} octets received"))
+    }
+
+    pub const UNKNOWN_COMMAND: Reply = Reply::fixed(500, (5, 5, 2), "Command not recognized");
+    pub const LINE_TOO_LONG: Reply = Reply::fixed(500, (5, 5, 2), "Line too long");
+    pub const BARE_NEWLINE_IN_COMMAND: Reply = Reply::fixed(
+        500,
+        (5, 5, 2),
+        "A line must end with CRLF; a bare CR or LF was received",
+    );
+    pub const NOT_PRINTABLE: Reply = Reply::fixed(
+        500,
+        (5, 5, 2),
+        "Command has characters that are not allowed",
+    );
+    pub const NO_ARGUMENT_ALLOWED: Reply =
+        Reply::fixed(501, (5, 5, 4), "This command takes no argument");
+    pub const HELLO_SYNTAX: Reply = Reply::fixed(
+        501,
+        (5, 5, 4),
+        "Give your host name or address: EHLO host.example",
+    );
+    pub const MAIL_SYNTAX: Reply = Reply::fixed(501, (5, 5, 4), "Syntax: MAIL FROM:<address>");
+    pub const RCPT_SYNTAX: Reply = Reply::fixed(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
+    pub const BDAT_SYNTAX: Reply = Reply::fixed(501, (5, 5, 4), "Syntax: BDAT size [LAST]");
+    pub const EXPN_REFUSED: Reply = Reply::fixed(502, (5, 7, 0), "Lists are not expanded here");
+    pub const AUTH_NOT_HERE: Reply = Reply::fixed(
+        502,
+        (5, 5, 1),
+        "There is no authentication on this port; use the submission port, 465 or 587",
+    );
+    pub const STARTTLS_NOT_OFFERED: Reply = Reply::fixed(502, (5, 5, 1), "TLS is not offered here");
+    pub const TLS_ALREADY: Reply = Reply::fixed(503, (5, 5, 1), "TLS is in use already");
+    pub const HELLO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Say EHLO first");
+    pub const MAIL_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Say MAIL FROM first");
+    pub const MAIL_ALREADY: Reply = Reply::fixed(
+        503,
+        (5, 5, 1),
+        "The sender was given already; RSET begins anew",
+    );
+    pub const RCPT_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Say RCPT TO first");
+    pub const NO_RECIPIENTS: Reply = Reply::fixed(554, (5, 5, 1), "No valid recipients");
+    pub const DATA_WITHIN_BDAT: Reply = Reply::fixed(
+        503,
+        (5, 5, 1),
+        "BDAT has begun; end it with BDAT LAST or RSET",
+    );
+    pub const ONLY_BDAT_NOW: Reply = Reply::fixed(
+        503,
+        (5, 5, 1),
+        "A message is being sent by BDAT; only BDAT, RSET, NOOP and QUIT are possible",
+    );
+
+    /// A parameter of MAIL or RCPT that we did not offer (RFC 5321 §4.1.1.11).
+    pub fn unknown_parameter(name: &str) -> Reply {
+        Reply::made(555, (5, 5, 4), format!("Parameter {name} not supported"))
+    }
+
+    /// A parameter that was offered, with a value that it cannot have.
+    pub fn bad_parameter(name: &str) -> Reply {
+        Reply::made(
+            501,
+            (5, 5, 4),
+            format!("Parameter {name} has a wrong value"),
+        )
+    }
+
+    /// RFC 3463 §3.2: 5.1.7, bad sender's mailbox address syntax.
+    pub fn bad_sender(reason: address::Error) -> Reply {
+        Reply::made(
+            501,
+            (5, 1, 7),
+            format!("Sender address refused because {reason}"),
+        )
+    }
+
+    /// RFC 3463 §3.2: 5.1.3, bad destination mailbox address syntax.
+    pub fn bad_recipient(reason: address::Error) -> Reply {
+        Reply::made(
+            501,
+            (5, 1, 3),
+            format!("Recipient address refused because {reason}"),
+        )
+    }
+
+    /// RFC 6531 §3.5
+    pub const UTF8_NOT_DECLARED: Reply = Reply::fixed(
+        553,
+        (5, 6, 7),
+        "An address beyond ASCII needs the SMTPUTF8 parameter of MAIL",
+    );
+
+    /// RFC 1870 §6.1
+    pub fn too_large(limit: u64) -> Reply {
+        Reply::made(
+            552,
+            (5, 3, 4),
+            format!("Message larger than {limit} octets, the limit here"),
+        )
+    }
+
+    /// RFC 5321 §4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
+    pub const TOO_MANY_RECIPIENTS: Reply = Reply::fixed(
+        452,
+        (4, 5, 3),
+        "Too many recipients; send to the rest in another transaction",
+    );
+
+    pub const BARE_NEWLINE_IN_DATA: Reply = Reply::fixed(
+        550,
+        (5, 5, 2),
+        "A line of the message ends with a bare CR or LF; lines must end with CRLF",
+    );
+    pub const DATA_LINE_TOO_LONG: Reply =
+        Reply::fixed(554, (5, 6, 0), "The message has a line that is too long");
+
+    pub const TOO_MANY_ERRORS: Reply = Reply::fixed(421, (4, 7, 0), "Too many errors, closing");
+    pub const TOO_MANY_TRANSACTIONS: Reply = Reply::fixed(
+        421,
+        (4, 7, 0),
+        "Enough messages for one connection; connect again",
+    );
+    pub const TIMEOUT: Reply = Reply::fixed(421, (4, 4, 2), "Waited too long, closing");
+    pub const SHUTTING_DOWN: Reply =
+        Reply::fixed(421, (4, 3, 2), "Service is going down, try again later");
+    pub const TALKS_FIRST: Reply =
+        Reply::fixed(554, (5, 5, 1), "You spoke before the greeting; wait for it");
+    pub const STARTTLS_INJECTION: Reply = Reply::fixed(
+        554,
+        (5, 5, 1),
+        "Nothing may follow STARTTLS before the handshake; closing",
+    );
+    pub const TOO_MANY_CONNECTIONS: Reply =
+        Reply::fixed(421, (4, 7, 0), "Too many connections, try again later");
+    pub const TOO_MANY_FROM_YOU: Reply = Reply::fixed(
+        421,
+        (4, 7, 0),
+        "Too many connections from you, try again later",
+    );
+    pub const TOO_FAST: Reply =
+        Reply::fixed(421, (4, 7, 0), "You connect too often, try again later");
+}
+
+/// Us saying no to a client for a reason of policy, or because something of ours is out of order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal(Reply);
+
+impl Refusal {
+    /// What to say.
+    pub fn reply(&self) -> &Reply {
+        &self.0
+    }
+
+    /// What to say.
+    pub fn into_reply(self) -> Reply {
+        self.0
+    }
+
+    /// The same refusal as one for now, where config says `defer`.
+    pub fn deferred(mut self) -> Refusal {
+        self.0.code = 451;
+        if let Some(enhanced) = &mut self.0.enhanced {
+            enhanced.0 = 4;
+        }
+        self
+    }
+
+    /// We relay only for our domains.
+    pub fn relay_denied(recipient: &Address) -> Refusal {
+        Refusal(Reply::made(
+            550,
+            (5, 7, 1),
+            format!("<{recipient}>: relaying denied; we take no mail for that domain"),
+        ))
+    }
+
+    /// RFC 3463 §3.2: 5.1.1, bad destination mailbox address.
+    pub fn unknown_user(recipient: &ForwardPath) -> Refusal {
+        Refusal(Reply::made(
+            550,
+            (5, 1, 1),
+            format!("{recipient}: no such user here"),
+        ))
+    }
+
+    /// Whether the user exists cannot be found out now.
+    pub fn user_unsure(recipient: &ForwardPath) -> Refusal {
+        Refusal(Reply::made(
+            451,
+            (4, 4, 3),
+            format!("{recipient}: cannot verify the recipient now, try again later"),
+        ))
+    }
+
+    /// RFC 7372 §3.2: 5.7.23, SPF validation failed.
+    pub fn spf_fail(
+        identity: &str,
+        domain: &str,
+        client: &str,
+        explanation: Option<&str>,
+    ) -> Refusal {
+        let mut text = format!(
+            "SPF fail: {client} is not allowed to send mail for {domain} ({identity} identity)"
+        );
+        if let Some(explanation) = explanation {
+            text.push_str(&format!("; {domain} explains: {explanation}"));
+        }
+        Refusal(Reply::made(550, (5, 7, 23), text))
+    }
+
+    /// A result other than fail, where config says that it is refused.
+    pub fn spf_other(result: &str, domain: &str) -> Refusal {
+        Refusal(Reply::made(
+            550,
+            (5, 7, 23),
+            format!("SPF {result} for {domain}; mail is not taken here on that result"),
+        ))
+    }
+
+    /// RFC 7372 §3.2: x.7.24, SPF validation error.
+    pub fn spf_error(domain: &str, permanent: bool) -> Refusal {
+        if permanent {
+            return Refusal(Reply::made(
+                550,
+                (5, 7, 24),
+                format!("SPF permanent error: the SPF record of {domain} cannot be evaluated"),
+            ));
+        }
+        Refusal(Reply::made(
+            451,
+            (4, 7, 24),
+            format!("SPF temporary error: the DNS of {domain} does not answer, try again later"),
+        ))
+    }
+
+    /// RFC 9989: the domain asks for rejection, and neither SPF nor DKIM speaks for the message.
+    pub fn dmarc_reject(domain: &str) -> Refusal {
+        Refusal(Reply::made(
+            550,
+            (5, 7, 1),
+            format!("Rejected by the DMARC policy of {domain}: neither SPF nor DKIM passes for it"),
+        ))
+    }
+
+    /// RFC 9989: what cannot be looked up could change the verdict.
+    pub fn dmarc_unsure(domain: &str) -> Refusal {
+        Refusal(Reply::made(
+            451,
+            (4, 7, 1),
+            format!(
+                "DMARC of {domain} cannot be evaluated now for lack of DNS answers, try again later"
+            ),
+        ))
+    }
+
+    /// The From field does not say who wrote the message.
+    pub fn bad_author(what: &str) -> Refusal {
+        Refusal(Reply::made(
+            550,
+            (5, 7, 1),
+            format!("The message {what}; it needs one From field with addresses of one domain"),
+        ))
+    }
+
+    /// RFC 5322 §3.6: a field is missing or stands twice.
+    pub fn malformed(what: String) -> Refusal {
+        Refusal(Reply::made(
+            550,
+            (5, 6, 0),
+            format!("{what} (RFC 5322 section 3.6)"),
+        ))
+    }
+
+    /// The header is larger, or has more fields, than is taken here.
+    pub fn header_too_large() -> Refusal {
+        Refusal(Reply::fixed(
+            552,
+            (5, 3, 4),
+            "The header of the message is too large",
+        ))
+    }
+
+    /// RFC 5321 §6.3
+    pub fn too_many_hops() -> Refusal {
+        Refusal(Reply::fixed(
+            554,
+            (5, 4, 6),
+            "Too many Received fields; the message seems to go in a circle",
+        ))
+    }
+
+    /// The last line of a message sent by BDAT ends with a CR.
+    pub fn bare_newline() -> Refusal {
+        Refusal(Reply::BARE_NEWLINE_IN_DATA)
+    }
+
+    /// Too many messages are on their way in at once.
+    pub fn no_memory() -> Refusal {
+        Refusal(Reply::fixed(
+            452,
+            (4, 3, 1),
+            "Too much mail at once, try again later",
+        ))
+    }
+
+    /// The spool is full.
+    pub fn no_space() -> Refusal {
+        Refusal(Reply::fixed(
+            452,
+            (4, 3, 1),
+            "No space left for mail now, try again later",
+        ))
+    }
+
+    /// The spool could not write.
+    pub fn not_stored() -> Refusal {
+        Refusal(Reply::fixed(
+            451,
+            (4, 3, 0),
+            "The message could not be stored, try again later",
+        ))
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Reply {
+        refusal.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        reply.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_reply_of_several_lines_has_its_code_on_each() {
+        let host = Domain::parse("mx.example").unwrap();
+        let reply = Reply::ehlo(&host, &["PIPELINING".into(), "SIZE 1".into()]);
+        assert_eq!(
+            wire(&reply),
+            "250-mx.example\r\n250-PIPELINING\r\n250 SIZE 1\r\n"
+        );
+        assert_eq!(wire(&Reply::OK), "250 2.0.0 OK\r\n");
+    }
+
+    #[test]
+    fn nothing_in_a_text_can_break_the_line_or_outgrow_it() {
+        let refusal = Refusal::spf_fail("mailfrom", "a.example", "192.0.2.1", Some("a\r\u{7f}b"));
+        assert!(wire(refusal.reply()).ends_with("explains: a??b\r\n"));
+        let refusal = Refusal::dmarc_reject(&"é".repeat(600));
+        assert!(wire(refusal.reply()).len() <= 512);
+    }
+
+    #[test]
+    fn a_deferred_refusal_is_a_4xx_throughout() {
+        let reply = Refusal::dmarc_reject("a.example").deferred().into_reply();
+        assert_eq!((reply.code, reply.enhanced), (451, Some((4, 7, 1))));
+    }
 }

@@ -1,0 +1,422 @@
+//! Reads one command line (RFC 5321 §4.1.1, RFC 1870, RFC 3030, RFC 3207, RFC 3461, RFC 6152, RFC 6531).
+//!
+//! A line that cannot be read is answered at once: the error is the reply that says what is wrong.
+//! Takes what deployed clients send (a space after `FROM:`, commands in any case, white space at the
+//! end), but never guesses at an address.
+
+use crate::mail::address::ForwardPath;
+use crate::mail::address::Host;
+use crate::mail::address::ReversePath;
+use crate::mail::envelope::Body;
+use crate::mail::envelope::Notify;
+use crate::mail::envelope::Ret;
+use crate::smtp::reply::Reply;
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Ehlo(Hello),
+    Helo(Hello),
+    Mail(Mail),
+    Rcpt(Rcpt),
+    Data,
+    Bdat { size: u64, chunk: Chunk },
+    StartTls,
+    Rset,
+    Noop,
+    Quit,
+    Vrfy,
+    Expn,
+    Help,
+    Auth,
+}
+
+/// How the client names itself. Nothing is decided from it but SPF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// As written, printable ASCII, at most 255 octets.
+    pub text: String,
+    /// Where it is a valid domain or address literal.
+    pub host: Option<Host>,
+}
+
+/// MAIL FROM with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    pub from: ReversePath,
+    /// The size that the client announces, in octets (RFC 1870).
+    pub size: Option<u64>,
+    pub body: Body,
+    pub smtputf8: bool,
+    pub ret: Option<Ret>,
+    pub envid: Option<String>,
+}
+
+/// RCPT TO with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rcpt {
+    pub to: ForwardPath,
+    pub notify: Notify,
+    pub orcpt: Option<String>,
+}
+
+/// Whether more chunks of a message follow (RFC 3030 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chunk {
+    More,
+    Last,
+}
+
+/// Reads a command line, without its CRLF.
+pub fn parse(line: &[u8]) -> Result<Command, Reply> {
+    let Ok(line) = std::str::from_utf8(line) else {
+        return Err(Reply::NOT_PRINTABLE);
+    };
+    if line.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(Reply::NOT_PRINTABLE);
+    }
+    let line = line.trim_end_matches([' ', '\t']);
+    let (verb, argument) = match line.split_once([' ', '\t']) {
+        Some((verb, argument)) => (verb, argument.trim_start_matches([' ', '\t'])),
+        None => (line, ""),
+    };
+    match verb.to_ascii_uppercase().as_str() {
+        "EHLO" => hello(argument).map(Command::Ehlo),
+        "HELO" => hello(argument).map(Command::Helo),
+        "MAIL" => mail(argument).map(Command::Mail),
+        "RCPT" => rcpt(argument).map(Command::Rcpt),
+        "DATA" => alone(argument, Command::Data),
+        "BDAT" => bdat(argument),
+        "STARTTLS" => alone(argument, Command::StartTls),
+        "RSET" => alone(argument, Command::Rset),
+        "QUIT" => alone(argument, Command::Quit),
+        "NOOP" => Ok(Command::Noop),
+        "VRFY" => Ok(Command::Vrfy),
+        "EXPN" => Ok(Command::Expn),
+        "HELP" => Ok(Command::Help),
+        "AUTH" => Ok(Command::Auth),
+        _ => Err(Reply::UNKNOWN_COMMAND),
+    }
+}
+
+/// RFC 5321 §4.1.1: a command without argument that has one is an error.
+fn alone(argument: &str, command: Command) -> Result<Command, Reply> {
+    if argument.is_empty() {
+        Ok(command)
+    } else {
+        Err(Reply::NO_ARGUMENT_ALLOWED)
+    }
+}
+
+fn hello(argument: &str) -> Result<Hello, Reply> {
+    let printable = |b: u8| b.is_ascii_graphic();
+    if argument.is_empty() || argument.len() > 255 {
+        return Err(Reply::HELLO_SYNTAX);
+    }
+    // RFC 6531 §3.7.1: the argument stays ASCII.
+    if !argument.bytes().all(printable) {
+        return Err(Reply::HELLO_SYNTAX);
+    }
+    Ok(Hello {
+        text: argument.to_owned(),
+        // RFC 5321 §4.1.4: not refused for its form; a name that is none has no SPF record.
+        host: Host::parse(argument).ok(),
+    })
+}
+
+fn mail(argument: &str) -> Result<Mail, Reply> {
+    let (path, rest) = path(argument, "FROM:").ok_or(Reply::MAIL_SYNTAX)?;
+    let from = ReversePath::parse(path).map_err(Reply::bad_sender)?;
+    let mut mail = Mail {
+        from,
+        size: None,
+        body: Body::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+    };
+    for parameter in parameters(rest) {
+        let (name, value) = split(parameter);
+        let bad = || Reply::bad_parameter(&name);
+        match (name.as_str(), value) {
+            ("SIZE", value) => mail.size = Some(value.and_then(digits).ok_or_else(bad)?),
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {
+                mail.body = Body::SevenBit;
+            }
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => {
+                mail.body = Body::EightBitMime;
+            }
+            ("SMTPUTF8", None) => mail.smtputf8 = true,
+            ("RET", Some(value)) if value.eq_ignore_ascii_case("FULL") => {
+                mail.ret = Some(Ret::Full);
+            }
+            ("RET", Some(value)) if value.eq_ignore_ascii_case("HDRS") => {
+                mail.ret = Some(Ret::Headers);
+            }
+            // RFC 3461 §4.4
+            ("ENVID", Some(value)) if is_xtext(value) && value.len() <= 100 => {
+                mail.envid = Some(value.to_owned());
+            }
+            ("BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(bad()),
+            // RFC 4954 §5: without authentication the identity means nothing to us.
+            ("AUTH", Some(_)) => {}
+            _ => return Err(Reply::unknown_parameter(&name)),
+        }
+    }
+    if !mail.smtputf8 && mail.from.address().is_some_and(|from| !from.is_ascii()) {
+        return Err(Reply::UTF8_NOT_DECLARED);
+    }
+    Ok(mail)
+}
+
+fn rcpt(argument: &str) -> Result<Rcpt, Reply> {
+    let (path, rest) = path(argument, "TO:").ok_or(Reply::RCPT_SYNTAX)?;
+    let mut rcpt = Rcpt {
+        to: ForwardPath::parse(path).map_err(Reply::bad_recipient)?,
+        notify: Notify::Unsaid,
+        orcpt: None,
+    };
+    for parameter in parameters(rest) {
+        let (name, value) = split(parameter);
+        let bad = || Reply::bad_parameter(&name);
+        match (name.as_str(), value) {
+            ("NOTIFY", value) => rcpt.notify = value.and_then(notify).ok_or_else(bad)?,
+            // RFC 3461 §4.2: type;address, 500 octets at most.
+            ("ORCPT", Some(value)) if is_orcpt(value) => rcpt.orcpt = Some(value.to_owned()),
+            ("ORCPT", _) => return Err(bad()),
+            _ => return Err(Reply::unknown_parameter(&name)),
+        }
+    }
+    Ok(rcpt)
+}
+
+fn bdat(argument: &str) -> Result<Command, Reply> {
+    let mut words = argument.split_ascii_whitespace();
+    let size = words.next().and_then(digits).ok_or(Reply::BDAT_SYNTAX)?;
+    let chunk = match (words.next(), words.next()) {
+        (None, _) => Chunk::More,
+        (Some(last), None) if last.eq_ignore_ascii_case("LAST") => Chunk::Last,
+        _ => return Err(Reply::BDAT_SYNTAX),
+    };
+    Ok(Command::Bdat { size, chunk })
+}
+
+/// Splits `FROM:<path> parameters` behind the path: at the first `>` outside of a quoted string.
+fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
+    let head = argument.get(..keyword.len())?;
+    if !head.eq_ignore_ascii_case(keyword) {
+        return None;
+    }
+    // RFC 5321 §3.3 has no space here; many clients have.
+    let rest = argument[keyword.len()..].trim_start_matches([' ', '\t']);
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, c) in rest.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '>' if !quoted => {
+                let (path, rest) = rest.split_at(at + 1);
+                let separated = rest.is_empty() || rest.starts_with([' ', '\t']);
+                return separated.then_some((path, rest));
+            }
+            _ => {}
+        }
+    }
+    // Without brackets: let the address parser say so.
+    rest.split([' ', '\t'])
+        .next()
+        .map(|path| (path, &rest[path.len()..]))
+}
+
+fn parameters(rest: &str) -> impl Iterator<Item = &str> {
+    rest.split([' ', '\t']).filter(|word| !word.is_empty())
+}
+
+fn split(parameter: &str) -> (String, Option<&str>) {
+    match parameter.split_once('=') {
+        Some((name, value)) => (name.to_ascii_uppercase(), Some(value)),
+        None => (parameter.to_ascii_uppercase(), None),
+    }
+}
+
+/// RFC 1870 §4: up to twenty digits. What does not fit is larger than any limit of ours.
+fn digits(text: &str) -> Option<u64> {
+    if text.is_empty() || text.len() > 20 || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some(text.parse().unwrap_or(u64::MAX))
+}
+
+fn notify(value: &str) -> Option<Notify> {
+    if value.eq_ignore_ascii_case("NEVER") {
+        return Some(Notify::Never);
+    }
+    let (mut success, mut failure, mut delay) = (false, false, false);
+    for word in value.split(',') {
+        match word.to_ascii_uppercase().as_str() {
+            "SUCCESS" => success = true,
+            "FAILURE" => failure = true,
+            "DELAY" => delay = true,
+            _ => return None,
+        }
+    }
+    Some(Notify::On {
+        success,
+        failure,
+        delay,
+    })
+}
+
+fn is_orcpt(value: &str) -> bool {
+    let Some((kind, address)) = value.split_once(';') else {
+        return false;
+    };
+    // RFC 6533 §3: utf-8 addresses may stand here unencoded.
+    let address_is_valid = if kind.eq_ignore_ascii_case("utf-8") {
+        !address.is_empty()
+    } else {
+        is_xtext(address)
+    };
+    value.len() <= 500
+        && !kind.is_empty()
+        && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && address_is_valid
+}
+
+/// RFC 3461 §4: printable ASCII but `+` and `=`, or `+` and two upper-case hexadecimal digits.
+fn is_xtext(value: &str) -> bool {
+    let mut bytes = value.bytes();
+    let is_hex =
+        |b: Option<u8>| b.is_some_and(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' if is_hex(bytes.next()) && is_hex(bytes.next()) => {}
+            b'+' | b'=' => return false,
+            33..=126 => {}
+            _ => return false,
+        }
+    }
+    !value.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail_from(line: &str) -> Result<Mail, u16> {
+        match parse(line.as_bytes()) {
+            Ok(Command::Mail(mail)) => Ok(mail),
+            Ok(other) => panic!("{line:?} is {other:?}"),
+            Err(reply) => Err(reply.code),
+        }
+    }
+
+    #[test]
+    fn paths_and_parameters_of_mail_are_told_apart() {
+        for (line, want) in [
+            ("MAIL FROM:<a@b.example>", Ok("<a@b.example>")),
+            ("mail from: <a@b.example>  ", Ok("<a@b.example>")),
+            ("MAIL FROM:<>", Ok("<>")),
+            (
+                "MAIL FROM:<\"a> b\"@b.example> SIZE=1",
+                Ok("<\"a> b\"@b.example>"),
+            ),
+            (
+                "MAIL FROM:<\"a\\\">\"@b.example>",
+                Ok("<\"a\\\">\"@b.example>"),
+            ),
+            ("MAIL FROM:<@r.example:a@b.example>", Ok("<a@b.example>")),
+            ("MAIL FROM:<ü@b.example> SMTPUTF8", Ok("<ü@b.example>")),
+            ("MAIL FROM:<ü@b.example>", Err(553)),
+            ("MAIL FROM:<a@b.example>SIZE=1", Err(501)),
+            ("MAIL FROM:a@b.example", Err(501)),
+            ("MAIL FROM:<a@b.example", Err(501)),
+            ("MAIL FROM <a@b.example>", Err(501)),
+            ("MAIL", Err(501)),
+            ("MAIL FROM:<a@b.example> FOO=1", Err(555)),
+            ("MAIL FROM:<a@b.example> BODY=BINARYMIME", Err(501)),
+            ("MAIL FROM:<a@b.example> SIZE=x", Err(501)),
+            ("MAIL FROM:<a@b.example> SMTPUTF8=1", Err(501)),
+            ("MAIL FROM:<a@b.example> ENVID=a+b", Err(501)),
+        ] {
+            let got = mail_from(line).map(|mail| mail.from.to_string());
+            assert_eq!(got, want.map(str::to_owned), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_mail_are_read() {
+        let mail = mail_from(
+            "MAIL FROM:<a@b.example> SIZE=99999999999999999999 BODY=8bitmime RET=HDRS ENVID=Q+2B1",
+        )
+        .unwrap();
+        assert_eq!(mail.size, Some(u64::MAX));
+        assert_eq!(mail.body, Body::EightBitMime);
+        assert_eq!(mail.ret, Some(Ret::Headers));
+        assert_eq!(mail.envid.as_deref(), Some("Q+2B1"));
+    }
+
+    #[test]
+    fn parameters_of_rcpt_are_read() {
+        for (line, want) in [
+            ("RCPT TO:<a@b.example> NOTIFY=NEVER", Ok(Notify::Never)),
+            ("RCPT TO:<a@b.example>", Ok(Notify::Unsaid)),
+            (
+                "RCPT TO:<Postmaster> NOTIFY=success,DELAY ORCPT=rfc822;a+2Bc@b.example",
+                Ok(Notify::On {
+                    success: true,
+                    failure: false,
+                    delay: true,
+                }),
+            ),
+            ("RCPT TO:<a@b.example> NOTIFY=NEVER,DELAY", Err(501)),
+            ("RCPT TO:<a@b.example> ORCPT=a@b.example", Err(501)),
+            ("RCPT TO:<a@b.example> SIZE=1", Err(555)),
+            ("RCPT TO:<>", Err(501)),
+        ] {
+            let got = match parse(line.as_bytes()) {
+                Ok(Command::Rcpt(rcpt)) => Ok(rcpt.notify),
+                Ok(other) => panic!("{line:?} is {other:?}"),
+                Err(reply) => Err(reply.code),
+            };
+            assert_eq!(got, want, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_other_commands_are_read() {
+        for (line, want) in [
+            (&b"data"[..], Ok(Command::Data)),
+            (b"DATA now", Err(501)),
+            (
+                b"BDAT 12",
+                Ok(Command::Bdat {
+                    size: 12,
+                    chunk: Chunk::More,
+                }),
+            ),
+            (
+                b"BDAT 0 last",
+                Ok(Command::Bdat {
+                    size: 0,
+                    chunk: Chunk::Last,
+                }),
+            ),
+            (b"BDAT", Err(501)),
+            (b"BDAT -1", Err(501)),
+            (b"BDAT 1 LAST LAST", Err(501)),
+            (b"NOOP anything", Ok(Command::Noop)),
+            (b"", Err(500)),
+            (b"GET / HTTP/1.1", Err(500)),
+            (b"NOOP \xff", Err(500)),
+            (b"NOOP \x00", Err(500)),
+            (b"EHLO", Err(501)),
+            (b"EHLO a b", Err(501)),
+        ] {
+            let got = parse(line).map_err(|reply| reply.code);
+            assert_eq!(got, want, "{:?}", String::from_utf8_lossy(line));
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! The server's half of the dialogue: fed commands, it says what to do next (RFC 5321 §4.1.4).
+//!
+//! No I/O, no clock. What is not the protocol's to know it asks ([`Step::Ask`]) and goes on when it is
+//! answered. A test of it is a list of calls. Whoever drives it does each step before the next call
+//! and calls what the step names.
+
+use std::sync::Arc;
+
+use crate::mail::address::Address;
+use crate::mail::address::Domain;
+use crate::mail::address::ForwardPath;
+use crate::mail::envelope::Envelope;
+use crate::mail::envelope::Recipient;
+use crate::mail::id::SpoolId;
+use crate::smtp::command;
+use crate::smtp::command::Chunk;
+use crate::smtp::command::Command;
+use crate::smtp::command::Hello;
+use crate::smtp::command::Mail;
+use crate::smtp::command::Rcpt;
+use crate::smtp::data::Fault;
+use crate::smtp::reply::Refusal;
+use crate::smtp::reply::Reply;
+
+/// What a server allows; the same for all sessions of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The name in the greeting.
+    pub hostname: Domain,
+    /// Octets of a message.
+    pub size: u64,
+    /// Recipients of a transaction; RFC 5321 §4.5.3.1.8 wants 100 at least.
+    pub recipients: usize,
+    /// Replies that say no, after which a session is closed.
+    pub errors: u32,
+    /// Transactions of a session.
+    pub transactions: u32,
+}
+
+/// Whether TLS is to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    NotOffered,
+    Offered,
+    Active,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Say this, read the next command.
+    Reply(Reply),
+    /// Find out, then call the method that the question names.
+    Ask(Question),
+    /// Say this, shake hands, then call [`Server::tls_started`].
+    StartTls(Reply),
+    /// Say this, read the message to its final dot, then call [`Server::data_received`].
+    ReceiveData(Reply),
+    /// Read that many octets as part of the message, then call [`Server::chunk_received`].
+    ReceiveChunk { size: u64, chunk: Chunk },
+    /// Read that many octets, drop them, say this.
+    SkipChunk { size: u64, reply: Reply },
+    /// Say this, then hang up.
+    Close(Reply),
+}
+
+/// What the protocol cannot know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// May this recipient have mail from this client? Then [`Server::recipient_answered`].
+    Recipient(ForwardPath),
+    /// The message to this envelope is here: is it taken, and stored? Then
+    /// [`Server::message_answered`].
+    Message(Envelope),
+}
+
+/// A message on its way in: from MAIL to the final dot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    pub mail: Mail,
+    pub recipients: Vec<Recipient>,
+    /// Octets that came by BDAT; None before the first chunk.
+    chunked: Option<u64>,
+    /// A RCPT was said, granted or not.
+    rcpt_tried: bool,
+}
+
+/// One session's place in the dialogue.
+#[derive(Debug)]
+pub struct Server {
+    rules: Arc<Rules>,
+    tls: Tls,
+    hello: Option<(Verb, Hello)>,
+    transaction: Option<Transaction>,
+    pending: Option<Rcpt>,
+    errors: u32,
+    transactions: u32,
+}
+
+/// How the client said hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Helo,
+    Ehlo,
+}
+
+impl Server {
+    /// A session before its greeting.
+    pub fn new(rules: Arc<Rules>, tls: Tls) -> Server {
+        Server {
+            rules,
+            tls,
+            hello: None,
+            transaction: None,
+            pending: None,
+            errors: 0,
+            transactions: 0,
+        }
+    }
+
+    /// The first thing to say.
+    pub fn greeting(&self) -> Reply {
+        Reply::greeting(&self.rules.hostname)
+    }
+
+    /// How the client named itself, once it has.
+    pub fn hello(&self) -> Option<&(Verb, Hello)> {
+        self.hello.as_ref()
+    }
+
+    /// The transaction under way.
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
+    }
+
+    /// Which transaction of the session is under way or was the last, from 1; 0 before the first.
+    pub fn serial(&self) -> u32 {
+        self.transactions
+    }
+
+    /// A line has come, without its CRLF.
+    pub fn command(&mut self, line: &[u8]) -> Step {
+        match command::parse(line) {
+            Ok(command) => self.take(command),
+            Err(reply) => self.say(reply),
+        }
+    }
+
+    /// A line has come that is none: too long, or ended by a bare CR or LF.
+    pub fn broken_line(&mut self, reply: Reply) -> Step {
+        self.say(reply)
+    }
+
+    fn take(&mut self, command: Command) -> Step {
+        match command {
+            Command::Ehlo(hello) => self.ehlo(hello),
+            Command::Helo(hello) => {
+                self.transaction = None; // RFC 5321 §4.1.4
+                self.hello = Some((Verb::Helo, hello));
+                Step::Reply(Reply::helo(&self.rules.hostname))
+            }
+            Command::Mail(mail) => self.mail(mail),
+            Command::Rcpt(rcpt) => self.rcpt(rcpt),
+            Command::Data => self.data(),
+            Command::Bdat { size, chunk } => self.bdat(size, chunk),
+            Command::StartTls => match self.tls {
+                Tls::Offered => Step::StartTls(Reply::READY_FOR_TLS),
+                Tls::Active => self.say(Reply::TLS_ALREADY),
+                Tls::NotOffered => self.say(Reply::STARTTLS_NOT_OFFERED),
+            },
+            Command::Rset => {
+                self.transaction = None;
+                self.say(Reply::RESET)
+            }
+            Command::Noop => self.say(Reply::OK),
+            Command::Quit => Step::Close(Reply::BYE),
+            Command::Vrfy => self.say(Reply::CANNOT_VERIFY),
+            Command::Expn => self.say(Reply::EXPN_REFUSED),
+            Command::Help => self.say(Reply::HELP),
+            Command::Auth => self.say(Reply::AUTH_NOT_HERE),
+        }
+    }
+
+    fn ehlo(&mut self, hello: Hello) -> Step {
+        self.transaction = None; // RFC 5321 §4.1.4
+        self.hello = Some((Verb::Ehlo, hello));
+        let mut extensions = vec![
+            "PIPELINING".to_owned(),
+            format!("SIZE {}", self.rules.size),
+            "8BITMIME".to_owned(),
+            "SMTPUTF8".to_owned(),
+            "ENHANCEDSTATUSCODES".to_owned(),
+            "DSN".to_owned(),
+            "CHUNKING".to_owned(),
+            // RFC 9422 §4
+            format!(
+                "LIMITS MAILMAX={} RCPTMAX={}",
+                self.rules.transactions, self.rules.recipients
+            ),
+        ];
+        if self.tls == Tls::Offered {
+            extensions.push("STARTTLS".to_owned());
+        }
+        Step::Reply(Reply::ehlo(&self.rules.hostname, &extensions))
+    }
+
+    fn mail(&mut self, mail: Mail) -> Step {
+        if self.hello.is_none() {
+            return self.say(Reply::HELLO_FIRST);
+        }
+        if self.transaction.is_some() {
+            return self.say(Reply::MAIL_ALREADY);
+        }
+        if mail.size.is_some_and(|size| size > self.rules.size) {
+            return self.say(Reply::too_large(self.rules.size)); // RFC 1870 §6.1
+        }
+        if self.transactions >= self.rules.transactions {
+            return Step::Close(Reply::TOO_MANY_TRANSACTIONS);
+        }
+        self.transactions += 1;
+        self.transaction = Some(Transaction {
+            mail,
+            recipients: Vec::new(),
+            chunked: None,
+            rcpt_tried: false,
+        });
+        self.say(Reply::SENDER_OK)
+    }
+
+    fn rcpt(&mut self, rcpt: Rcpt) -> Step {
+        let Some(transaction) = &mut self.transaction else {
+            return self.say(Reply::MAIL_FIRST);
+        };
+        if transaction.chunked.is_some() {
+            return self.say(Reply::ONLY_BDAT_NOW);
+        }
+        transaction.rcpt_tried = true;
+        if transaction.recipients.len() >= self.rules.recipients {
+            return self.say(Reply::TOO_MANY_RECIPIENTS); // RFC 5321 §4.5.3.1.10
+        }
+        // RFC 6531 §3.5
+        if let ForwardPath::Address(address) = &rcpt.to
+            && !address.is_ascii()
+            && !transaction.mail.smtputf8
+        {
+            return self.say(Reply::UTF8_NOT_DECLARED);
+        }
+        let question = Question::Recipient(rcpt.to.clone());
+        self.pending = Some(rcpt);
+        Step::Ask(question)
+    }
+
+    /// The recipient asked about is granted, as this address, or refused.
+    pub fn recipient_answered(&mut self, answer: Result<Address, Refusal>) -> Step {
+        let (Some(rcpt), Some(transaction)) = (self.pending.take(), &mut self.transaction) else {
+            return self.say(Reply::MAIL_FIRST);
+        };
+        match answer {
+            Ok(address) => {
+                transaction.recipients.push(Recipient {
+                    address,
+                    notify: rcpt.notify,
+                    orcpt: rcpt.orcpt,
+                });
+                self.say(Reply::RECIPIENT_OK)
+            }
+            Err(refusal) => self.say(refusal.into_reply()),
+        }
+    }
+
+    /// The transaction ends here; what it was about is in the envelope.
+    fn ask_message(&mut self) -> Step {
+        let Some(Transaction {
+            mail, recipients, ..
+        }) = self.transaction.take()
+        else {
+            return self.say(Reply::MAIL_FIRST);
+        };
+        Step::Ask(Question::Message(Envelope {
+            from: mail.from,
+            recipients,
+            body: mail.body,
+            smtputf8: mail.smtputf8,
+            ret: mail.ret,
+            envid: mail.envid,
+            client: None,
+        }))
+    }
+
+    /// Why DATA or BDAT cannot begin now.
+    fn not_ready_for_data(&self) -> Option<Reply> {
+        let Some(transaction) = &self.transaction else {
+            return Some(Reply::MAIL_FIRST);
+        };
+        if !transaction.rcpt_tried {
+            return Some(Reply::RCPT_FIRST);
+        }
+        // RFC 5321 §3.3: 554 where every recipient was refused.
+        transaction
+            .recipients
+            .is_empty()
+            .then_some(Reply::NO_RECIPIENTS)
+    }
+
+    fn data(&mut self) -> Step {
+        if let Some(reply) = self.not_ready_for_data() {
+            return self.say(reply);
+        }
+        if self
+            .transaction
+            .as_ref()
+            .is_some_and(|t| t.chunked.is_some())
+        {
+            return self.say(Reply::DATA_WITHIN_BDAT); // RFC 3030 §2
+        }
+        Step::ReceiveData(Reply::SEND_DATA)
+    }
+
+    /// The message after DATA was read to its end, or to where its end was lost.
+    pub fn data_received(&mut self, fault: Option<Fault>) -> Step {
+        match fault {
+            None => self.ask_message(),
+            // What follows may be meant as commands by somebody who ends lines otherwise.
+            Some(Fault::BareNewline) => Step::Close(Reply::BARE_NEWLINE_IN_DATA),
+            Some(fault) => self.drop_message(fault),
+        }
+    }
+
+    fn bdat(&mut self, size: u64, chunk: Chunk) -> Step {
+        if let Some(reply) = self.not_ready_for_data() {
+            if self.count_error() {
+                return Step::Close(Reply::TOO_MANY_ERRORS);
+            }
+            // The octets come whatever we say (RFC 3030 §2); more than a message's worth we do not read.
+            return if size > self.rules.size {
+                Step::Close(reply)
+            } else {
+                Step::SkipChunk { size, reply }
+            };
+        }
+        let Some(transaction) = &mut self.transaction else {
+            return self.say(Reply::MAIL_FIRST);
+        };
+        let received = transaction.chunked.unwrap_or(0).saturating_add(size);
+        if received > self.rules.size {
+            return Step::Close(Reply::too_large(self.rules.size));
+        }
+        transaction.chunked = Some(received);
+        Step::ReceiveChunk { size, chunk }
+    }
+
+    /// A chunk was read whole.
+    pub fn chunk_received(&mut self, size: u64, chunk: Chunk, fault: Option<Fault>) -> Step {
+        match (fault, chunk) {
+            (Some(fault), _) => self.drop_message(fault),
+            (None, Chunk::Last) => self.ask_message(),
+            (None, Chunk::More) => self.say(Reply::chunk_taken(size)),
+        }
+    }
+
+    fn drop_message(&mut self, fault: Fault) -> Step {
+        self.transaction = None;
+        let reply = match fault {
+            Fault::BareNewline => Reply::BARE_NEWLINE_IN_DATA,
+            Fault::TooLarge => Reply::too_large(self.rules.size),
+            Fault::LineTooLong => Reply::DATA_LINE_TOO_LONG,
+        };
+        self.say(reply)
+    }
+
+    /// The message is stored, or it is refused.
+    pub fn message_answered(&mut self, answer: Result<SpoolId, Refusal>) -> Step {
+        match answer {
+            Ok(id) => self.say(Reply::stored(id)),
+            Err(refusal) => self.say(refusal.into_reply()),
+        }
+    }
+
+    /// The handshake is done: all that was said before is forgotten (RFC 3207 §4.2).
+    pub fn tls_started(&mut self) {
+        self.tls = Tls::Active;
+        self.hello = None;
+        self.transaction = None;
+        self.pending = None;
+    }
+
+    /// Says it, or hangs up where it is one no too many.
+    fn say(&mut self, reply: Reply) -> Step {
+        if reply.is_refusal() && self.count_error() {
+            return Step::Close(Reply::TOO_MANY_ERRORS);
+        }
+        Step::Reply(reply)
+    }
+
+    fn count_error(&mut self) -> bool {
+        self.errors += 1;
+        self.errors > self.rules.errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server() -> Server {
+        let rules = Rules {
+            hostname: Domain::parse("mx.example").unwrap(),
+            size: 1000,
+            recipients: 2,
+            errors: 3,
+            transactions: 2,
+        };
+        Server::new(Arc::new(rules), Tls::Offered)
+    }
+
+    /// Feeds lines, grants each recipient, and gives the code of each step.
+    fn codes(server: &mut Server, lines: &[&str]) -> Vec<u16> {
+        let mut codes = Vec::new();
+        for line in lines {
+            let mut step = server.command(line.as_bytes());
+            if let Step::Ask(Question::Recipient(ForwardPath::Address(address))) = step {
+                step = server.recipient_answered(Ok(address));
+            }
+            codes.push(match step {
+                Step::Reply(reply) | Step::Close(reply) | Step::SkipChunk { reply, .. } => {
+                    reply.code
+                }
+                Step::StartTls(reply) | Step::ReceiveData(reply) => reply.code,
+                Step::ReceiveChunk { .. } => 0,
+                Step::Ask(question) => panic!("{line:?} asks {question:?}"),
+            });
+        }
+        codes
+    }
+
+    #[test]
+    fn commands_out_of_order_are_503() {
+        for (lines, want) in [
+            (&["MAIL FROM:<a@b.example>"][..], 503),
+            (&["EHLO c.example", "RCPT TO:<a@b.example>"], 503),
+            (&["EHLO c.example", "DATA"], 503),
+            (&["EHLO c.example", "MAIL FROM:<>", "DATA"], 503),
+            (&["EHLO c.example", "MAIL FROM:<>", "MAIL FROM:<>"], 503),
+            (
+                &[
+                    "EHLO c.example",
+                    "MAIL FROM:<>",
+                    "EHLO c.example",
+                    "RCPT TO:<a@b.example>",
+                ],
+                503,
+            ),
+            (
+                &[
+                    "EHLO c.example",
+                    "MAIL FROM:<>",
+                    "RCPT TO:<a@b.example>",
+                    "BDAT 1",
+                    "DATA",
+                ],
+                503,
+            ),
+            (
+                &[
+                    "EHLO c.example",
+                    "MAIL FROM:<>",
+                    "RCPT TO:<a@b.example>",
+                    "BDAT 1",
+                    "RCPT TO:<c@b.example>",
+                ],
+                503,
+            ),
+        ] {
+            let got = codes(&mut server(), lines);
+            assert_eq!(got.last(), Some(&want), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_asked_for_and_stored() {
+        let mut server = server();
+        let lines = [
+            "EHLO c.example",
+            "MAIL FROM:<>",
+            "RCPT TO:<a@b.example>",
+            "DATA",
+        ];
+        assert_eq!(codes(&mut server, &lines), [250, 250, 250, 354]);
+        let Step::Ask(Question::Message(envelope)) = server.data_received(None) else {
+            panic!("the message is not asked for");
+        };
+        assert_eq!(envelope.recipients.len(), 1);
+        let id = "00000000001.1".parse().unwrap();
+        assert_eq!(
+            server.message_answered(Ok(id)),
+            Step::Reply(Reply::stored(id))
+        );
+        assert_eq!(server.transaction(), None);
+    }
+
+    #[test]
+    fn where_all_recipients_are_refused_data_is_554() {
+        let mut server = server();
+        codes(&mut server, &["EHLO c.example", "MAIL FROM:<>"]);
+        let to = "a@b.example".parse().unwrap();
+        server.command(b"RCPT TO:<a@b.example>");
+        server.recipient_answered(Err(Refusal::relay_denied(&to)));
+        assert_eq!(codes(&mut server, &["DATA"]), [554]);
+    }
+
+    #[test]
+    fn recipients_errors_and_transactions_are_bounded() {
+        let to = "RCPT TO:<a@b.example>";
+        let got = codes(
+            &mut server(),
+            &["EHLO c.example", "MAIL FROM:<>", to, to, to],
+        );
+        assert_eq!(got, [250, 250, 250, 250, 452]);
+        let got = codes(&mut server(), &["X", "X", "X", "X"]);
+        assert_eq!(got, [500, 500, 500, 421]);
+        let mail = [
+            "EHLO c.example",
+            "MAIL FROM:<>",
+            "RSET",
+            "MAIL FROM:<>",
+            "RSET",
+            "MAIL FROM:<>",
+        ];
+        assert_eq!(codes(&mut server(), &mail), [250, 250, 250, 250, 250, 421]);
+    }
+
+    #[test]
+    fn tls_makes_the_session_forget() {
+        let mut server = server();
+        assert_eq!(
+            codes(&mut server, &["EHLO c.example", "STARTTLS"]),
+            [250, 220]
+        );
+        server.tls_started();
+        assert_eq!(
+            codes(&mut server, &["MAIL FROM:<>", "STARTTLS"]),
+            [503, 503]
+        );
+        let Step::Reply(reply) = server.command(b"EHLO c.example") else {
+            panic!("no reply to EHLO");
+        };
+        assert!(!reply.text.contains("STARTTLS"));
+    }
+
+    #[test]
+    fn chunks_without_a_transaction_are_skipped_and_too_large_ones_end_the_session() {
+        let mut server = server();
+        codes(&mut server, &["EHLO c.example"]);
+        let step = server.command(b"BDAT 10");
+        assert!(matches!(step, Step::SkipChunk { size: 10, .. }), "{step:?}");
+        codes(
+            &mut server,
+            &["MAIL FROM:<>", "RCPT TO:<a@b.example>", "BDAT 600"],
+        );
+        assert!(matches!(server.command(b"BDAT 600 LAST"), Step::Close(_)));
+    }
+}
