@@ -4,3 +4,4 @@
 
 pub mod mail;
 pub mod smtp;
+pub mod telemetry;

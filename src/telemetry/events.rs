@@ -192,3 +192,90 @@ pub fn certificate_broken(file: &Path, reason: &dyn Display) {
 pub fn certificate_made(file: &Path, hostname: &str) {
     warn!(file = %file.display(), hostname, "no certificate configured, self-signed one in use");
 }
+
+/// A default listener was left out, because this machine has no such network.
+pub fn listener_skipped(address: SocketAddr, reason: &dyn Display) {
+    warn!(%address, %reason, "not listening");
+}
+
+/// A connection could not be accepted; accepting pauses briefly.
+pub fn accept_failed(address: SocketAddr, reason: &dyn Display) {
+    counter!("gatepost_accept_failures_total").increment(1);
+    error!(%address, %reason, "cannot accept connections");
+}
+
+/// A proxy's connection was closed for want of a PROXY header that could be believed.
+pub fn proxy_refused(peer: IpAddr, reason: &dyn Display) {
+    counter!("gatepost_proxy_refused_total").increment(1);
+    warn!(%peer, %reason, "proxy refused");
+}
+
+/// A session ended by a fault in the program. The others go on.
+pub fn session_panicked(reason: &dyn Display) {
+    counter!("gatepost_session_panics_total").increment(1);
+    error!(%reason, "session panicked");
+}
+
+/// The service manager could not be told how we are.
+pub fn not_notified(reason: &dyn Display) {
+    warn!(%reason, "service manager not notified");
+}
+
+/// A certificate is in use, but clients or the operator may have trouble with it.
+pub fn certificate_doubtful(file: &Path, reason: &dyn Display) {
+    warn!(file = %file.display(), %reason, "certificate doubtful");
+}
+
+/// A file of recipients cannot be used; the recipients read before stay in use.
+pub fn recipients_broken(file: &Path, reason: &dyn Display) {
+    error!(file = %file.display(), %reason, "recipients not loaded, the old ones stay in use");
+}
+
+/// The gateway keeps the rights of root, because nobody else was named.
+pub fn runs_as_root() {
+    warn!("running as root; name another user in the key user");
+}
+
+/// A reload changed a key that takes effect at the next start.
+pub fn needs_restart(key: &str) {
+    warn!(key, "changed, but needs a restart");
+}
+
+/// Sessions were cut off because they did not end in time.
+pub fn cut_off(sessions: usize) {
+    warn!(sessions, "sessions cut off");
+}
+
+/// A part of the gateway has ended that should not have.
+pub fn part_ended(part: &str) {
+    error!(part, "part of the gateway ended unexpectedly");
+}
+
+/// A destination takes nothing; what is queued for it waits for `pause`, then one message is tried.
+pub fn destination_down(host: &dyn Display, reason: &dyn Display, queued: usize, pause: Duration) {
+    counter!("gatepost_destination_down_total").increment(1);
+    warn!(%host, %reason, queued, pause = ?pause, "destination down");
+}
+
+/// A destination that was down takes mail again.
+pub fn destination_up(host: &dyn Display, queued: usize) {
+    info!(%host, queued, "destination up");
+}
+
+/// A queued message could not be read for delivery; it is tried again in `next`.
+pub fn not_loaded(id: SpoolId, reason: &dyn Display, next: Duration) {
+    counter!("gatepost_load_failures_total").increment(1);
+    error!(%id, %reason, next = ?next, "not loaded");
+}
+
+/// A message in the spool cannot be read; it is not delivered.
+pub fn spool_unreadable(id: SpoolId, reason: &dyn Display) {
+    counter!("gatepost_spool_corrupt_total").increment(1);
+    error!(%id, %reason, "message in the spool unreadable");
+}
+
+/// The spool ends in a batch that was not finished, so nobody was told that it is stored. Normal
+/// after a power cut.
+pub fn spool_torn(file: &Path, offset: u64, bytes: u64) {
+    warn!(file = %file.display(), offset, bytes, "spool had a torn end, cut off");
+}
