@@ -2,6 +2,7 @@
 //!
 //! Mail goes one way: accept, session, pipeline, spool, scheduler, delivery. The modules stand in that order.
 
+pub mod dns;
 pub mod mail;
 pub mod smtp;
 pub mod telemetry;
