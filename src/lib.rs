@@ -4,5 +4,7 @@
 
 pub mod dns;
 pub mod mail;
+pub mod sign;
 pub mod smtp;
 pub mod telemetry;
+pub mod verify;

@@ -1,1 +1,380 @@
 //! Evidence about a message; it decides nothing.
+//!
+//! SPF (RFC 7208), DKIM (RFC 6376), ARC (RFC 8617), DMARC (RFC 9989) and the client's name (RFC 8601
+//! §3), each computed from the connection, the bytes as received and the DNS, never from a header
+//! that says what someone else found. Every check has a deadline; one that cannot be made now says
+//! so (`TempError`), and no input, however broken, makes one panic.
+//!
+//! # Limits
+//!
+//! Of a message's DKIM signatures the first 32 are read and the best five verified; of its From
+//! fields ten domains at most are authors. The body is hashed on the thread of the session.
+
+use std::net::IpAddr;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+use tokio::time::timeout;
+use tokio::time::timeout_at;
+
+use crate::dns::Dns;
+use crate::dns::Error;
+use crate::mail::address::Address;
+use crate::mail::address::Domain;
+use crate::mail::address::Host;
+use crate::verify::signed::Signed;
+use crate::verify::spf::Question;
+
+mod arc;
+mod author;
+mod dkim;
+mod dmarc;
+mod iprev;
+mod names;
+mod signed;
+pub mod spf;
+mod tags;
+
+/// `[verify]`: how long the checks may take and how much of a message they look at.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long one SPF check, or another check of client or sender, may take; beyond it is a
+    /// temporary error. RFC 7208 §4.6.4 wants at least 20 seconds.
+    #[serde(with = "humantime_serde")]
+    pub spf_deadline: Duration,
+    /// How long all checks of one message may take together.
+    #[serde(with = "humantime_serde")]
+    pub message_deadline: Duration,
+    /// How many DKIM signatures of a message are verified, those of the author's domain first.
+    pub max_signatures: usize,
+    /// The shortest RSA key of a DKIM signature that counts, in bits (RFC 8301 §3.2).
+    pub min_key_bits: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            spf_deadline: Duration::from_secs(20),
+            message_deadline: Duration::from_secs(30),
+            max_signatures: 5,
+            min_key_bits: 1024,
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong: the key, and what would be right.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let checks = [
+            (
+                self.spf_deadline.is_zero(),
+                "spf_deadline",
+                "must be longer than nothing, such as \"20s\"",
+            ),
+            (
+                self.message_deadline.is_zero(),
+                "message_deadline",
+                "must be longer than nothing, such as \"30s\"",
+            ),
+            (
+                self.min_key_bits < 1024,
+                "min_key_bits",
+                "must be 1024 or more: shorter keys are broken by anyone (RFC 8301)",
+            ),
+        ];
+        checks
+            .into_iter()
+            .filter(|(wrong, _, _)| *wrong)
+            .map(|(_, key, text)| (key.to_owned(), text.to_owned()))
+            .collect()
+    }
+}
+
+/// RFC 7208 §2.6
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpfResult {
+    None,
+    Neutral,
+    Pass,
+    Fail,
+    SoftFail,
+    TempError,
+    PermError,
+}
+
+/// Whose word SPF checks (RFC 7208 §2.3, §2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpfIdentity {
+    Helo,
+    MailFrom,
+}
+
+/// What SPF says of one identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spf {
+    pub result: SpfResult,
+    pub identity: SpfIdentity,
+    /// The domain that was checked, as text.
+    pub domain: String,
+    /// What the domain says of a fail (`exp=`), cleaned for a reply line.
+    pub explanation: Option<String>,
+}
+
+/// RFC 8601 §2.7.1
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DkimResult {
+    Pass,
+    Fail,
+    Neutral,
+    Policy,
+    TempError,
+    PermError,
+}
+
+/// One DKIM-Signature field and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    pub result: DkimResult,
+    /// d=
+    pub domain: String,
+    /// s=
+    pub selector: String,
+    /// i=, where given
+    pub identity: Option<String>,
+    /// a= (`rsa-sha256`)
+    pub algorithm: &'static str,
+    /// The first eight characters of b= (RFC 6008).
+    pub b: String,
+    /// Why it did not pass, or with what key it did (`2048-bit key`): a few words for the comment in
+    /// the result field.
+    pub reason: Option<String>,
+    /// A pass that may count for DMARC (`l=` covers the whole body, key long enough ...).
+    pub counts: bool,
+}
+
+/// RFC 8617 §4.4
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArcResult {
+    None,
+    Pass,
+    Fail,
+}
+
+/// The chain of seals of those who forwarded the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arc {
+    pub result: ArcResult,
+    /// Domains (d= of the seals) of an intact chain, oldest first.
+    pub sealers: Vec<String>,
+}
+
+/// RFC 8601 §2.7.3
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IprevResult {
+    Pass,
+    Fail,
+    TempError,
+    PermError,
+}
+
+/// Whether the client has a name that leads back to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Iprev {
+    pub result: IprevResult,
+    /// The name, only where it leads back to the address.
+    pub name: Option<Domain>,
+}
+
+/// Who the From field says wrote the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Author {
+    /// One From field, all of its addresses in this domain.
+    Domain(Domain),
+    /// No From field.
+    Missing,
+    /// More than one From field.
+    Fields(usize),
+    /// One From field, addresses in several domains.
+    Domains(Vec<Domain>),
+    /// A From field without a readable address with a domain.
+    Broken,
+}
+
+/// RFC 8601 §2.7.7, RFC 9989
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DmarcResult {
+    None,
+    Pass,
+    Fail,
+    TempError,
+    PermError,
+}
+
+/// What a domain asks for mail that fails, mildest first (RFC 9989 §4.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DmarcPolicy {
+    None,
+    Quarantine,
+    Reject,
+}
+
+/// What DMARC says of a message; with several author domains, the strictest of their results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dmarc {
+    pub result: DmarcResult,
+    /// What the domain asks for a fail: p, sp or np, one step milder under t=y. Where the record could
+    /// not be looked up (`TempError` without a `policy_domain`), the worst that it may ask: reject.
+    pub policy: DmarcPolicy,
+    /// Where the record was found.
+    pub policy_domain: Option<Domain>,
+    pub spf_aligned: bool,
+    pub dkim_aligned: bool,
+}
+
+/// What was found about a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    pub author: Author,
+    pub dkim: Vec<Signature>,
+    pub arc: Arc,
+    pub dmarc: Dmarc,
+}
+
+/// Makes the checks. Shared by all sessions.
+pub struct Verifier {
+    dns: Dns,
+    hostname: Domain,
+    config: Config,
+}
+
+impl Verifier {
+    /// `hostname` is our own name, for the macros of SPF explanations.
+    pub fn new(dns: Dns, hostname: &Domain, config: &Config) -> Verifier {
+        Verifier {
+            dns,
+            hostname: hostname.clone(),
+            config: config.clone(),
+        }
+    }
+
+    /// The HELO identity (RFC 7208 §2.3). An address literal has no record: none.
+    ///
+    /// Cancel safe, like all checks.
+    pub async fn spf_helo(&self, ip: IpAddr, helo: &Host) -> Spf {
+        self.spf(SpfIdentity::Helo, ip, helo, "", helo).await
+    }
+
+    /// The MAIL FROM identity (RFC 7208 §2.4). For the null sender ask [`Verifier::spf_helo`].
+    pub async fn spf_sender(&self, ip: IpAddr, helo: &Host, sender: &Address) -> Spf {
+        let text = sender.to_string();
+        let local = text.rsplit_once('@').map_or("", |(local, _)| local);
+        self.spf(SpfIdentity::MailFrom, ip, helo, local, sender.host())
+            .await
+    }
+
+    async fn spf(
+        &self,
+        identity: SpfIdentity,
+        ip: IpAddr,
+        helo: &Host,
+        local: &str,
+        domain: &Host,
+    ) -> Spf {
+        let (helo, domain) = (helo.to_string(), domain.to_string());
+        let question = Question {
+            ip,
+            local,
+            domain: &domain,
+            helo: &helo,
+            receiver: self.hostname.as_str(),
+        };
+        let answer = spf::check_host(&self.dns, &question, self.config.spf_deadline).await;
+        Spf {
+            result: answer.result,
+            identity,
+            domain,
+            explanation: answer.explanation,
+        }
+    }
+
+    /// Whether the client has a name that leads back to it (RFC 8601 §3).
+    pub async fn iprev(&self, ip: IpAddr) -> Iprev {
+        timeout(self.config.spf_deadline, iprev::check(&self.dns, ip))
+            .await
+            .unwrap_or(Iprev {
+                result: IprevResult::TempError,
+                name: None,
+            })
+    }
+
+    /// Whether a DMARC record applies to mail from this domain (tree walk); an error is temporary.
+    pub async fn publishes_dmarc(&self, domain: &Domain) -> Result<bool, Error> {
+        let limit = self.config.spf_deadline;
+        timeout(limit, dmarc::applies(&self.dns, domain))
+            .await
+            .unwrap_or_else(|_| Err(Error::Temporary(format!("no answer within {limit:?}"))))
+    }
+
+    /// All that can be said of the message itself. `spf` is what was found before: the HELO check and,
+    /// where there was a sender, the MAIL FROM check.
+    pub async fn message(&self, raw: &[u8], spf: &[Spf]) -> Evidence {
+        let begin = Instant::now();
+        let deadline = begin + self.config.message_deadline;
+        // Something is left for DMARC, whose result a late signature need not spoil.
+        let signatures_deadline = begin + self.config.message_deadline * 2 / 3;
+        let author = author::of(raw);
+        let authors = match &author {
+            Author::Domain(domain) => vec![domain.clone()],
+            Author::Domains(domains) => domains.clone(),
+            Author::Fields(_) => author::all_domains(raw),
+            Author::Missing | Author::Broken => Vec::new(),
+        };
+        let mail = Signed::read(raw);
+        let limits = dkim::Limits {
+            signatures: self.config.max_signatures,
+            key_bits: self.config.min_key_bits,
+            now: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            deadline: signatures_deadline,
+        };
+        let (dkim, arc, found) = tokio::join!(
+            dkim::verify(&self.dns, &mail, &authors, &limits),
+            arc::verify(&self.dns, &mail, signatures_deadline),
+            timeout_at(deadline, dmarc::discover(&self.dns, &authors)),
+        );
+        let dmarc = match found {
+            Ok(found) => timeout_at(deadline, dmarc::evaluate(&self.dns, &found, spf, &dkim))
+                .await
+                .unwrap_or_else(|_| dmarc::unknown()),
+            Err(_) => dmarc::unknown(),
+        };
+        Evidence {
+            author,
+            dkim,
+            arc,
+            dmarc,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_let_nothing_through_are_faults() {
+        assert_eq!(Config::default().faults(), []);
+        let config = Config {
+            message_deadline: Duration::ZERO,
+            min_key_bits: 512,
+            ..Config::default()
+        };
+        let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["message_deadline", "min_key_bits"]);
+    }
+}

@@ -1,0 +1,116 @@
+//! The chain of ARC seals of a message (RFC 8617 §5.2).
+//!
+//! Verified by the mail authentication library; what old algorithms and partly signed bodies are
+//! worth is decided here. A chain that cannot be validated now, because a key cannot be looked up,
+//! is a failed one: RFC 8617 knows no other word.
+
+use mail_auth::AuthenticatedMessage;
+use mail_auth::DkimResult as Verdict;
+use mail_auth::Parameters;
+use mail_auth::arc;
+use mail_auth::common::crypto::Algorithm;
+use mail_auth::common::crypto::HashAlgorithm;
+use mail_auth::common::headers::Header;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
+use crate::dns::Dns;
+use crate::mail::address::Domain;
+use crate::verify::Arc;
+use crate::verify::ArcResult;
+use crate::verify::signed::MAX_FIELDS;
+use crate::verify::signed::MAX_SIGNED_NAMES;
+use crate::verify::signed::Signed;
+use crate::verify::tags;
+
+/// RFC 8617 §4.2.1
+const MAX_SETS: usize = 50;
+
+/// Validates the chain, if there is one.
+pub(super) async fn verify(dns: &Dns, mail: &Signed<'_>, deadline: Instant) -> Arc {
+    if is_absent(mail) {
+        return Arc {
+            result: ArcResult::None,
+            sealers: Vec::new(),
+        };
+    }
+    let failed = Arc {
+        result: ArcResult::Fail,
+        sealers: Vec::new(),
+    };
+    let Some(message) = read(mail) else {
+        return failed;
+    };
+    let parameters = Parameters::new(&message).with_txt_cache(dns.keys());
+    let validation = dns.authenticator().verify_arc(parameters);
+    let Ok(output) = timeout_at(deadline, validation).await else {
+        return failed;
+    };
+    if *output.result() != Verdict::Pass {
+        return failed;
+    }
+    let sealers: Result<Vec<_>, _> = output
+        .sets()
+        .iter()
+        .map(|set| Domain::parse(&set.seal.header.d).map(|domain| domain.to_string()))
+        .collect();
+    match sealers {
+        Ok(sealers) => Arc {
+            result: ArcResult::Pass,
+            sealers,
+        },
+        Err(_) => failed,
+    }
+}
+
+/// RFC 8617 §5.2 step 1
+fn is_absent(mail: &Signed<'_>) -> bool {
+    [
+        "arc-seal",
+        "arc-message-signature",
+        "arc-authentication-results",
+    ]
+    .iter()
+    .all(|name| mail.named(name).next().is_none())
+}
+
+/// The sets for the library, oldest first. None where the chain cannot be whole.
+fn read<'x>(mail: &Signed<'x>) -> Option<AuthenticatedMessage<'x>> {
+    let sets = mail.named("arc-seal").take(MAX_SETS + 1).count();
+    if sets > MAX_SETS || mail.field_count() > MAX_FIELDS {
+        return None;
+    }
+    let mut message = mail.authenticated();
+    for (name, value) in mail.named("arc-seal") {
+        let seal = arc::Seal::parse(value).ok()?;
+        message.as_headers.push(Header::new(name, value, seal));
+    }
+    for (name, value) in mail.named("arc-message-signature").take(sets + 1) {
+        let signature = arc::Signature::parse(value).ok()?;
+        message
+            .ams_headers
+            .push(Header::new(name, value, signature));
+    }
+    for (name, value) in mail.named("arc-authentication-results").take(sets + 1) {
+        let results = arc::Results::parse(value).ok()?;
+        message.aar_headers.push(Header::new(name, value, results));
+    }
+    message.as_headers.sort_by_key(|set| set.header.i);
+    message.ams_headers.sort_by_key(|set| set.header.i);
+    message.aar_headers.sort_by_key(|set| set.header.i);
+    let newest = message.ams_headers.last()?;
+    let (body, length, names) = (newest.header.cb, newest.header.l, newest.header.h.len());
+    let whole = tags::raw(newest.value, "l").is_none();
+    // RFC 8301 §3.1
+    let modern = newest.header.a != Algorithm::RsaSha1
+        && message
+            .as_headers
+            .iter()
+            .all(|set| set.header.a != Algorithm::RsaSha1);
+    if !whole || !modern || names > MAX_SIGNED_NAMES {
+        return None;
+    }
+    let (hash, _) = mail.body_hash(body, None)?;
+    message.body_hashes = vec![(body, HashAlgorithm::Sha256, length, hash)];
+    Some(message)
+}

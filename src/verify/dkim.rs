@@ -1,0 +1,361 @@
+//! The DKIM signatures of a message (RFC 6376, RFC 8301, RFC 8463).
+//!
+//! Verified by the mail authentication library, one at a time. What the library leaves open is
+//! decided here, before and after: which signatures are looked at, what an old algorithm, a short
+//! key, an expired signature or a partly signed body is worth.
+
+use mail_auth::DkimResult as Verdict;
+use mail_auth::DnsError;
+use mail_auth::Error;
+use mail_auth::Parameters;
+use mail_auth::common::crypto::Algorithm;
+use mail_auth::common::crypto::HashAlgorithm;
+use mail_auth::common::headers::Header;
+use mail_auth::common::verify::DomainKey;
+use mail_auth::common::verify::VerifySignature;
+use mail_auth::dkim;
+use mail_auth::dkim::DkimError;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
+use crate::dns::Dns;
+use crate::mail::address::Domain;
+use crate::verify::DkimResult;
+use crate::verify::Signature;
+use crate::verify::signed::Coverage;
+use crate::verify::signed::MAX_FIELDS;
+use crate::verify::signed::MAX_SIGNED_NAMES;
+use crate::verify::signed::Signed;
+use crate::verify::tags;
+
+/// DKIM-Signature fields that are read at all; those after them are as if they were not there.
+const MAX_READ: usize = 32;
+
+/// What a site accepts.
+pub(super) struct Limits {
+    /// How many signatures are verified.
+    pub(super) signatures: usize,
+    /// Bits of an RSA key.
+    pub(super) key_bits: usize,
+    /// The time of day, in seconds since 1970.
+    pub(super) now: u64,
+    /// When verification has to be over.
+    pub(super) deadline: Instant,
+}
+
+/// What came of one signature, and a word on it.
+type Outcome = (DkimResult, String);
+
+fn outcome(result: DkimResult, reason: &str) -> Outcome {
+    (result, reason.to_owned())
+}
+
+/// Verifies the signatures of a message, those first that could belong to one of `authors`.
+pub(super) async fn verify(
+    dns: &Dns,
+    mail: &Signed<'_>,
+    authors: &[Domain],
+    limits: &Limits,
+) -> Vec<Signature> {
+    let mut fields: Vec<_> = mail.named("dkim-signature").take(MAX_READ).collect();
+    fields.sort_by_key(|(_, value)| !is_related(value, authors));
+    let mut signatures = Vec::with_capacity(fields.len());
+    for (at, field) in fields.into_iter().enumerate() {
+        let mut signature = describe(field.1);
+        let (result, reason) = if at >= limits.signatures {
+            outcome(DkimResult::Policy, "not verified, too many signatures")
+        } else if mail.field_count() > MAX_FIELDS {
+            outcome(DkimResult::Policy, "not verified, too many header fields")
+        } else {
+            let (outcome, coverage) = verify_one(dns, mail, field, limits, &mut signature).await;
+            signature.counts = outcome.0 == DkimResult::Pass && coverage == Coverage::Whole;
+            outcome
+        };
+        signature.result = result;
+        signature.reason = Some(reason);
+        signatures.push(signature);
+    }
+    signatures
+}
+
+/// Whether the signing domain and an author's could belong together: they share two labels. A
+/// guess, good enough to say which signature is looked at first.
+fn is_related(value: &[u8], authors: &[Domain]) -> bool {
+    let signer = tags::harmless(value, "d").unwrap_or_default();
+    authors
+        .iter()
+        .any(|author| last_two(author.as_str()).eq_ignore_ascii_case(last_two(&signer)))
+}
+
+fn last_two(name: &str) -> &str {
+    let dot = name.rfind('.').and_then(|last| name[..last].rfind('.'));
+    dot.map_or(name, |dot| &name[dot + 1..])
+}
+
+/// The signature as its field tells, before it is verified.
+fn describe(value: &[u8]) -> Signature {
+    let algorithm = tags::raw(value, "a").unwrap_or_default();
+    Signature {
+        result: DkimResult::PermError,
+        domain: tags::harmless(value, "d")
+            .unwrap_or_default()
+            .to_ascii_lowercase(),
+        selector: tags::harmless(value, "s").unwrap_or_default(),
+        identity: tags::harmless(value, "i"),
+        algorithm: Algorithm::parse(algorithm.as_bytes()).map_or("unknown", |a| a.name()),
+        b: tags::harmless(value, "b")
+            .unwrap_or_default()
+            .chars()
+            .take(8)
+            .collect(),
+        reason: None,
+        counts: false,
+    }
+}
+
+async fn verify_one(
+    dns: &Dns,
+    mail: &Signed<'_>,
+    (name, value): (&[u8], &[u8]),
+    limits: &Limits,
+    described: &mut Signature,
+) -> (Outcome, Coverage) {
+    let checked = match check_field(value, limits.now) {
+        Ok(checked) => checked,
+        Err(outcome) => return (outcome, Coverage::Part),
+    };
+    let Checked {
+        signature,
+        domain,
+        length,
+    } = checked;
+    // What is verified and what is reported must be one domain, however the field is read.
+    described.domain = domain.to_string();
+    let Some((hash, coverage)) = mail.body_hash(signature.cb, length) else {
+        let outcome = outcome(DkimResult::Fail, "the body is shorter than l= says");
+        return (outcome, Coverage::Part);
+    };
+    let bits = match timeout_at(limits.deadline, key_bits(dns, &signature)).await {
+        Ok(Ok(bits)) => bits,
+        Ok(Err(outcome)) => return (outcome, coverage),
+        Err(_) => return (no_time(), coverage),
+    };
+    if bits.is_some_and(|bits| bits < limits.key_bits) {
+        let bits = bits.unwrap_or_default();
+        // RFC 8301 §3.2
+        let reason = format!("the key has only {bits} bits");
+        return ((DkimResult::Fail, reason), coverage);
+    }
+    let mut message = mail.authenticated();
+    message.body_hashes = vec![(signature.cb, HashAlgorithm::Sha256, signature.l, hash)];
+    message.dkim_headers = vec![Header::new(name, value, signature)];
+    let parameters = Parameters::new(&message).with_txt_cache(dns.keys());
+    let verification = dns.authenticator().verify_dkim(parameters);
+    let outcome = match timeout_at(limits.deadline, verification).await {
+        Ok(outputs) => match outputs.first() {
+            Some(output) => judge(output.result(), bits),
+            None => outcome(DkimResult::PermError, "the signature cannot be read"),
+        },
+        Err(_) => no_time(),
+    };
+    (outcome, coverage)
+}
+
+/// A signature that may be verified.
+struct Checked {
+    signature: dkim::Signature,
+    /// `d=`
+    domain: Domain,
+    /// `l=`
+    length: Option<u64>,
+}
+
+/// What can be said from the field alone (RFC 6376 §6.1.1).
+fn check_field(value: &[u8], now: u64) -> Result<Checked, Outcome> {
+    let permanent = |reason| Err(outcome(DkimResult::PermError, reason));
+    let Ok(mut signature) = dkim::Signature::parse(value) else {
+        return permanent("the signature cannot be read");
+    };
+    if tags::raw(value, "v").as_deref() != Some("1") {
+        return permanent("the signature has no v=1");
+    }
+    // RFC 6376 §3.2: who repeats a tag could mean two things to two readers.
+    if tags::repeats(value) {
+        return permanent("a tag is repeated");
+    }
+    let Ok(domain) = Domain::parse(&signature.d) else {
+        return permanent("d= is no domain");
+    };
+    let numbers = ["l", "t", "x"].map(|name| number(value, name));
+    let [Ok(length), Ok(made), Ok(expires)] = numbers else {
+        return permanent("l=, t= or x= is no number");
+    };
+    if signature.h.len() > MAX_SIGNED_NAMES {
+        return permanent("h= names too many fields");
+    }
+    // RFC 6376 §5.4
+    if !signature
+        .h
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case("from"))
+    {
+        return permanent("From is not signed");
+    }
+    if let (Some(made), Some(expires)) = (made, expires)
+        && expires <= made
+    {
+        return permanent("x= is not after t=");
+    }
+    if expires.is_some_and(|expires| expires <= now) {
+        return Err(outcome(DkimResult::Fail, "the signature has expired"));
+    }
+    // RFC 8301 §3.1
+    if signature.a == Algorithm::RsaSha1 {
+        return Err(outcome(DkimResult::Fail, "rsa-sha1 is not accepted"));
+    }
+    // Neither third-party policies (RFC 6541) nor reports (RFC 6651): each would cost lookups.
+    signature.atps = None;
+    signature.r = false;
+    Ok(Checked {
+        signature,
+        domain,
+        length,
+    })
+}
+
+fn number(value: &[u8], name: &str) -> Result<Option<u64>, std::num::ParseIntError> {
+    tags::raw(value, name).map(|text| text.parse()).transpose()
+}
+
+/// Fetches the key; gives its length where it is RSA.
+async fn key_bits(dns: &Dns, signature: &dkim::Signature) -> Result<Option<usize>, Outcome> {
+    let key = dns
+        .authenticator()
+        .txt_lookup::<DomainKey>(signature.domain_key(), Some(dns.keys()))
+        .await
+        .map_err(|error| key_error(&error))?;
+    // RFC 6376 §3.6.1: h= of the key.
+    let (sha1, sha256) = (HashAlgorithm::Sha1 as u64, HashAlgorithm::Sha256 as u64);
+    if key.f & sha1 != 0 && key.f & sha256 == 0 {
+        return Err(outcome(
+            DkimResult::PermError,
+            "the key does not allow sha256",
+        ));
+    }
+    Ok(match signature.a {
+        Algorithm::Ed25519Sha256 => None,
+        Algorithm::RsaSha256 | Algorithm::RsaSha1 => Some(key.p.public_key_bits()),
+    })
+}
+
+/// RFC 6376 §6.1.2
+fn key_error(error: &Error) -> Outcome {
+    match error {
+        Error::Dns(DnsError::Resolver(_)) => {
+            outcome(DkimResult::TempError, "the key cannot be looked up now")
+        }
+        Error::Dns(DnsError::RecordNotFound(_)) => {
+            outcome(DkimResult::PermError, "there is no key for the signature")
+        }
+        Error::Dkim(DkimError::RevokedPublicKey) => {
+            outcome(DkimResult::PermError, "the key is revoked")
+        }
+        _ => outcome(DkimResult::PermError, "the key cannot be read"),
+    }
+}
+
+fn no_time() -> Outcome {
+    outcome(DkimResult::TempError, "there was no time to verify it")
+}
+
+/// What the library found, in the words of RFC 8601 §2.7.1.
+fn judge(verdict: &Verdict, bits: Option<usize>) -> Outcome {
+    let error = match verdict {
+        Verdict::Pass => {
+            let key = match bits {
+                Some(bits) => format!("{bits}-bit key"),
+                None => "ed25519 key".to_owned(),
+            };
+            return (DkimResult::Pass, key);
+        }
+        Verdict::None => return outcome(DkimResult::Neutral, "not verified"),
+        Verdict::TempError(error) | Verdict::PermError(error) => return key_error(error),
+        Verdict::Neutral(error) | Verdict::Fail(error) => error,
+    };
+    match error {
+        Error::Dkim(DkimError::FailedBodyHashMatch) => {
+            outcome(DkimResult::Fail, "the body was changed")
+        }
+        Error::Dkim(DkimError::FailedAuidMatch) => {
+            outcome(DkimResult::PermError, "i= is not within d=")
+        }
+        Error::Crypto(mail_auth::common::crypto::CryptoError::IncompatibleAlgorithms) => {
+            outcome(DkimResult::PermError, "the key is of another algorithm")
+        }
+        _ => outcome(DkimResult::Fail, "the signature does not match"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELD: &str = " v=1; a=rsa-sha256; d=Example.com; s=sel; i=@a.example.com; h=From:To; bh=AAAA; b=abcd\r\n efghij";
+
+    #[test]
+    fn a_field_is_described_even_where_it_cannot_be_read() {
+        let signature = describe(FIELD.as_bytes());
+        assert_eq!(signature.domain, "example.com");
+        assert_eq!(signature.selector, "sel");
+        assert_eq!(signature.identity.as_deref(), Some("@a.example.com"));
+        assert_eq!(signature.algorithm, "rsa-sha256");
+        assert_eq!(signature.b, "abcdefgh");
+        assert_eq!(describe(b"\xff;;=;").algorithm, "unknown");
+    }
+
+    #[test]
+    fn what_the_field_alone_decides() {
+        use DkimResult::Fail;
+        use DkimResult::PermError;
+        assert!(check_field(FIELD.as_bytes(), 1000).is_ok());
+        for (from, to, want) in [
+            ("v=1;", "v=2;", PermError),
+            ("v=1;", "", PermError),
+            ("h=From:To", "h=To", PermError),
+            ("bh=AAAA;", "", PermError),
+            ("s=sel;", "s=sel; x=999;", Fail),
+            ("s=sel;", "s=sel; x=1000;", Fail),
+            ("s=sel;", "s=sel; t=2000; x=2000;", PermError),
+            ("s=sel;", "s=sel; x=soon;", PermError),
+            ("s=sel;", "s=sel; l=-1;", PermError),
+            ("s=sel;", "s=sel; d=evil.example;", PermError),
+            ("s=sel;", "s=sel; D=evil.example;", PermError),
+            ("Example.com", "Example..com", PermError),
+            ("rsa-sha256", "rsa-sha1", Fail),
+            ("rsa-sha256", "dsa-sha256", PermError),
+        ] {
+            let field = FIELD.replace(from, to);
+            let got = check_field(field.as_bytes(), 1000)
+                .err()
+                .map(|(result, _)| result);
+            assert_eq!(got, Some(want), "{to}");
+        }
+        let names = "From:".repeat(MAX_SIGNED_NAMES + 1);
+        let field = FIELD.replace("From:", &names);
+        assert!(check_field(field.as_bytes(), 1000).is_err());
+    }
+
+    #[test]
+    fn signatures_near_the_author_come_first() {
+        let authors = [Domain::parse("news.example.com").unwrap()];
+        for (domain, want) in [
+            ("example.com", true),
+            ("mail.EXAMPLE.com", true),
+            ("example.org", false),
+            ("com", false),
+        ] {
+            let field = format!("d={domain}");
+            assert_eq!(is_related(field.as_bytes(), &authors), want, "{domain}");
+        }
+    }
+}
