@@ -7,4 +7,5 @@ pub mod mail;
 pub mod sign;
 pub mod smtp;
 pub mod telemetry;
+pub mod tls;
 pub mod verify;

@@ -1,0 +1,114 @@
+//! A certificate that can be shaken hands with: understood, and found to fit its key.
+//!
+//! Nothing here judges whether anybody will trust it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::CertificateFiles;
+use super::Error;
+
+/// A chain with the key of its first certificate, and what that certificate says of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Certificate {
+    pub(super) key: Arc<CertifiedKey>,
+    /// Its DNS names in lower case, wildcards as `*.example.com`.
+    pub(super) names: Vec<String>,
+    pub(super) expires: Timestamp,
+}
+
+impl Certificate {
+    /// Takes what was read from the files, if it belongs together.
+    pub(super) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: &PrivateKeyDer<'static>,
+        files: &CertificateFiles,
+    ) -> Result<Certificate, Error> {
+        let key = any_supported_type(key).map_err(|source| Error::Key {
+            path: files.key.clone(),
+            source,
+        })?;
+        let broken = |reason: String| Error::Certificate {
+            path: files.chain.clone(),
+            reason,
+        };
+        let (names, expires) = names_and_end(&chain).map_err(broken)?;
+        let key = CertifiedKey::new(chain, key);
+        key.keys_match().map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => Error::Mismatch {
+                chain: files.chain.clone(),
+                key: files.key.clone(),
+            },
+            error => broken(error.to_string()),
+        })?;
+        Ok(Certificate {
+            key: Arc::new(key),
+            names,
+            expires,
+        })
+    }
+
+    /// Whether a client that wants this name, in lower case, is content with the certificate.
+    pub(super) fn covers(&self, name: &str) -> bool {
+        self.names.iter().any(|pattern| matches(pattern, name))
+    }
+}
+
+/// RFC 9525 §6.3: a wildcard is one whole label, the first.
+fn matches(pattern: &str, name: &str) -> bool {
+    if pattern == name {
+        return true;
+    }
+    let parent = name.split_once('.').map(|(_, parent)| parent);
+    parent.is_some() && pattern.strip_prefix("*.") == parent
+}
+
+fn names_and_end(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, Timestamp), String> {
+    let der = chain.first().ok_or("it is missing")?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|error| error.to_string())?
+        .map(|extension| dns_names(&extension.value.general_names))
+        .unwrap_or_default();
+    let end = certificate.validity().not_after.timestamp();
+    let end = Timestamp::from_second(end).map_err(|error| error.to_string())?;
+    Ok((names, end))
+}
+
+fn dns_names(names: &[GeneralName<'_>]) -> Vec<String> {
+    let dns_name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    };
+    names.iter().filter_map(dns_name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        for (pattern, name, want) in [
+            ("mx.example.com", "mx.example.com", true),
+            ("*.example.com", "mx.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "a.mx.example.com", false),
+            ("m*.example.com", "mx.example.com", false),
+            ("com", "com", true),
+            ("mx.example.com", "com", false),
+        ] {
+            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! The certificates in use: read at the start, watched, exchanged when their files change.
+//!
+//! The only reader of PEM. A change is taken when chain and key belong together again, which may be a
+//! moment after the first of them was written; until then, and where it never happens, what was in use
+//! stays in use. Sessions are not disturbed: their handshake is done.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::task::spawn_blocking;
+use tokio::time;
+use tokio::time::MissedTickBehavior;
+use tokio_rustls::rustls::NamedGroup;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::server::ProducesTickets;
+use tokio_rustls::rustls::version::TLS12;
+use tokio_rustls::rustls::version::TLS13;
+
+use crate::mail::address::Domain;
+use crate::telemetry::events;
+
+use super::CertificateFiles;
+use super::Config;
+use super::Error;
+use super::MinimumVersion;
+use super::certificate::Certificate;
+use super::made;
+use super::resolver::Resolver;
+use super::watched::News;
+use super::watched::Watched;
+
+/// The certificates in use. Clones share them.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hostname: String,
+    /// Where the certificate is kept that we make if none is configured.
+    made: CertificateFiles,
+    resolver: Arc<Resolver>,
+    /// Kept for good: a reload must not make the tickets worthless that clients hold.
+    tickets: Arc<dyn ProducesTickets>,
+    server: ArcSwap<ServerConfig>,
+    /// Held while files are read, never across an await.
+    watched: Mutex<Vec<Watched>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Loads all certificates; makes one for `hostname` in `data_dir` where none is configured. Reads
+    /// and writes files, so to be called by the user that the gateway runs as.
+    pub fn open(config: &Config, hostname: &Domain, data_dir: &Path) -> Result<Store, Error> {
+        let hostname = hostname.as_str();
+        let made = made::files(data_dir);
+        let watched = load(config, &made, hostname)?;
+        let resolver = Arc::new(Resolver::new(certificates(&watched), hostname));
+        let tickets = aws_lc_rs::Ticketer::new()?;
+        let server = server_config(config.minimum_version, &resolver, &tickets)?;
+        let shared = Shared {
+            hostname: hostname.to_owned(),
+            made,
+            resolver,
+            tickets,
+            server: ArcSwap::new(server),
+            watched: Mutex::new(watched),
+        };
+        Ok(Store {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// What a listener shakes hands with. Certificates behind it change without it changing; only
+    /// [`Store::replace`] makes another.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.shared.server.load_full()
+    }
+
+    /// Takes another configuration; after an error all is as it was.
+    pub fn replace(&self, config: &Config) -> Result<(), Error> {
+        let shared = &self.shared;
+        let mut watched = shared.watched();
+        let fresh = load(config, &shared.made, &shared.hostname)?;
+        let server = server_config(config.minimum_version, &shared.resolver, &shared.tickets)?;
+        shared.resolver.set(certificates(&fresh));
+        shared.server.store(server);
+        *watched = fresh;
+        Ok(())
+    }
+
+    /// Watches the files: what changes is taken within seconds. Never returns. Cancel safe.
+    pub async fn watch(&self) {
+        let mut tick = time::interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let shared = Arc::clone(&self.shared);
+            // A look that could not be finished is followed by the next.
+            let _ = spawn_blocking(move || shared.look(Timestamp::now())).await;
+        }
+    }
+}
+
+/// How often the files are looked at.
+const EVERY: Duration = Duration::from_secs(2);
+
+impl Shared {
+    /// Nothing is left half done under the lock, so that poison means nothing here.
+    fn watched(&self) -> MutexGuard<'_, Vec<Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look at all files.
+    fn look(&self, now: Timestamp) {
+        let mut watched = self.watched();
+        let mut news = News::None;
+        for one in watched.iter_mut() {
+            if one.files == self.made {
+                one.remake_if_due(&self.hostname, now);
+            }
+            if one.look(now) == News::Taken {
+                news = News::Taken;
+            }
+        }
+        if news == News::Taken {
+            self.resolver.set(certificates(&watched));
+            report_coverage(&watched, &self.hostname);
+        }
+    }
+}
+
+/// All certificates of a configuration, at least one.
+fn load(config: &Config, made: &CertificateFiles, hostname: &str) -> Result<Vec<Watched>, Error> {
+    if config.certificates.is_empty() {
+        let now = Timestamp::now();
+        let is_good =
+            read(made).is_ok_and(|found| found.covers(hostname) && !made::is_due(&found, now));
+        if !is_good {
+            made::make(made, hostname, now)?;
+        }
+        events::certificate_made(&made.chain, hostname);
+        return Ok(vec![Watched::load(made.clone())?]);
+    }
+    let load = |files: &CertificateFiles| Watched::load(files.clone());
+    let watched = config.certificates.iter().map(load);
+    let watched = watched.collect::<Result<Vec<_>, _>>()?;
+    report_coverage(&watched, hostname);
+    Ok(watched)
+}
+
+fn certificates(watched: &[Watched]) -> Vec<Certificate> {
+    watched.iter().map(|one| one.certificate.clone()).collect()
+}
+
+fn report_coverage(watched: &[Watched], hostname: &str) {
+    let is_covered = watched.iter().any(|one| one.certificate.covers(hostname));
+    if let Some(first) = watched.first()
+        && !is_covered
+    {
+        let reason = format!("no certificate names our hostname {hostname}");
+        events::certificate_doubtful(&first.files.chain, &reason);
+    }
+}
+
+fn server_config(
+    minimum: MinimumVersion,
+    resolver: &Arc<Resolver>,
+    tickets: &Arc<dyn ProducesTickets>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let versions = match minimum {
+        MinimumVersion::Tls12 => &[&TLS13, &TLS12][..],
+        MinimumVersion::Tls13 => &[&TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(resolver) as Arc<_>);
+    config.ticketer = Arc::clone(tickets);
+    Ok(Arc::new(config))
+}
+
+/// aws-lc-rs, its hybrid post-quantum key exchange preferred.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    let groups = &mut provider.kx_groups;
+    groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    Arc::new(provider)
+}
+
+/// What a certificate says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// The names that it is for, in lower case.
+    pub names: Vec<String>,
+    pub expires: Timestamp,
+}
+
+/// Loads a certificate as the start would, and says what it is for. Changes nothing.
+pub fn inspect(files: &CertificateFiles) -> Result<Inspected, Error> {
+    let certificate = read(files)?;
+    Ok(Inspected {
+        names: certificate.names,
+        expires: certificate.expires,
+    })
+}
+
+/// Reads both files and makes sure that they belong together.
+pub(super) fn read(files: &CertificateFiles) -> Result<Certificate, Error> {
+    Certificate::new(chain(&files.chain)?, &private_key(&files.key)?, files)
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let text = contents(path)?;
+    let chain = rustls_pemfile::certs(&mut &text[..])
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::Certificate {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+    match chain.is_empty() {
+        true => Err(Error::NoCertificate {
+            path: path.to_owned(),
+        }),
+        false => Ok(chain),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let text = contents(path)?;
+    let missing = || Error::NoKey {
+        path: path.to_owned(),
+    };
+    rustls_pemfile::private_key(&mut &text[..])
+        .ok()
+        .flatten()
+        .ok_or_else(missing)
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::time::Instant;
+
+    use rcgen::CertificateParams;
+    use rcgen::KeyPair;
+    use rcgen::PKCS_ECDSA_P256_SHA256;
+    use rcgen::PKCS_ED25519;
+    use rcgen::PKCS_RSA_SHA256;
+    use rcgen::SignatureAlgorithm;
+    use tempfile::TempDir;
+    use tokio::net::TcpListener;
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::SupportedProtocolVersion;
+    use tokio_rustls::rustls::pki_types::ServerName;
+
+    use super::super::client;
+    use super::super::facts;
+    use super::super::facts::Facts;
+    use super::*;
+
+    const HOSTNAME: &str = "mx.example.com";
+    const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+    /// A folder for certificates, and one for data beside it.
+    struct Home(TempDir);
+
+    impl Home {
+        fn new() -> Home {
+            Home(tempfile::tempdir().unwrap())
+        }
+
+        fn files(&self, name: &str) -> CertificateFiles {
+            CertificateFiles {
+                chain: self.0.path().join(format!("{name}.pem")),
+                key: self.0.path().join(format!("{name}.key")),
+            }
+        }
+
+        /// Writes a certificate with these names; returns the files and the certificate.
+        fn make(
+            &self,
+            file: &str,
+            names: &[&str],
+            algorithm: &'static SignatureAlgorithm,
+        ) -> (CertificateFiles, Vec<u8>) {
+            let (chain, key, der) = certificate(names, algorithm);
+            let files = self.files(file);
+            fs::write(&files.chain, chain).unwrap();
+            fs::write(&files.key, key).unwrap();
+            (files, der)
+        }
+
+        fn open(&self, files: &[&CertificateFiles]) -> Result<Store, Error> {
+            let hostname = Domain::parse(HOSTNAME).unwrap();
+            Store::open(&config(files), &hostname, &self.0.path().join("data"))
+        }
+    }
+
+    fn config(files: &[&CertificateFiles]) -> Config {
+        Config {
+            certificates: files.iter().map(|files| (*files).clone()).collect(),
+            ..Config::default()
+        }
+    }
+
+    /// Chain and key as PEM, and the certificate itself.
+    fn certificate(
+        names: &[&str],
+        algorithm: &'static SignatureAlgorithm,
+    ) -> (String, String, Vec<u8>) {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = CertificateParams::new(names).unwrap();
+        let made = made.self_signed(&key).unwrap();
+        (made.pem(), key.serialize_pem(), made.der().to_vec())
+    }
+
+    /// Shakes hands over loopback; returns the certificate that was shown and what was agreed on.
+    async fn shake(
+        store: &Store,
+        name: &str,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> io::Result<(Vec<u8>, Facts, NamedGroup)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connector = TlsConnector::from(client::any(versions));
+        let client = async {
+            connector
+                .connect(name, TcpStream::connect(address).await?)
+                .await
+        };
+        let acceptor = TlsAcceptor::from(store.server_config());
+        let server = async { acceptor.accept(listener.accept().await?.0).await };
+        let (client, server) = tokio::join!(client, server);
+        let (client, server) = (client?, server?);
+        let shown = client.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+        let connection = server.get_ref().1;
+        let group = connection.negotiated_key_exchange_group().unwrap().name();
+        Ok((shown, facts(connection), group))
+    }
+
+    async fn shown(store: &Store, name: &str) -> Vec<u8> {
+        shake(store, name, BOTH).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
+        let home = Home::new();
+        let (other, other_der) = home.make("other", &["other.example"], &PKCS_ED25519);
+        let (ours, ours_der) = home.make("ours", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let (wild, wild_der) = home.make("wild", &["*.Wild.example"], &PKCS_ECDSA_P256_SHA256);
+        let store = home.open(&[&other, &ours, &wild]).unwrap();
+        for (name, want) in [
+            ("other.example", &other_der),
+            ("OTHER.example", &other_der),
+            ("a.wild.example", &wild_der),
+            ("a.b.wild.example", &ours_der),
+            ("unknown.example", &ours_der),
+            ("127.0.0.1", &ours_der), // an address is not asked for by SNI
+        ] {
+            assert!(shown(&store, name).await == *want, "{name}");
+        }
+        let store = home.open(&[&wild, &other]).unwrap();
+        assert!(
+            shown(&store, "unknown.example").await == wild_der,
+            "the first"
+        );
+    }
+
+    #[tokio::test]
+    async fn versions_and_ciphers_are_as_configured_and_named_as_by_iana() {
+        let home = Home::new();
+        let (ec, _) = home.make("ec", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let (rsa, _) = home.make("rsa", &["rsa.example"], &PKCS_RSA_SHA256);
+        let store = home.open(&[&ec, &rsa]).unwrap();
+        let (_, new, group) = shake(&store, HOSTNAME, BOTH).await.unwrap();
+        let want = Facts {
+            version: "TLS1.3",
+            cipher: "TLS_AES_256_GCM_SHA384",
+            bits: 256,
+        };
+        assert_eq!(new, want);
+        assert_eq!(group, NamedGroup::X25519MLKEM768);
+        let (_, old, _) = shake(&store, "rsa.example", &[&TLS12]).await.unwrap();
+        let want = Facts {
+            version: "TLS1.2",
+            cipher: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            bits: 256,
+        };
+        assert_eq!(old, want);
+        let newest = Config {
+            minimum_version: MinimumVersion::Tls13,
+            ..config(&[&ec])
+        };
+        store.replace(&newest).unwrap();
+        assert!(shake(&store, HOSTNAME, &[&TLS12]).await.is_err());
+        assert!(shake(&store, HOSTNAME, BOTH).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn changed_files_are_taken_within_seconds() {
+        let home = Home::new();
+        let (files, old) = home.make("mx", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let store = home.open(&[&files]).unwrap();
+        assert!(shown(&store, HOSTNAME).await == old);
+        let (_, new) = home.make("mx", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let start = Instant::now();
+        let taken = async {
+            while shown(&store, HOSTNAME).await != new {
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = store.watch() => {}
+            () = taken => {}
+            () = time::sleep(Duration::from_secs(20)) => panic!("not taken"),
+        }
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn certbots_symbolic_links_are_followed_one_after_the_other() {
+        let home = Home::new();
+        let (first, old) = home.make("archive1", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let (second, new) = home.make("archive2", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let live = home.files("live");
+        let point = |link: &PathBuf, to: &PathBuf| {
+            let _ = fs::remove_file(link);
+            std::os::unix::fs::symlink(to, link).unwrap();
+        };
+        point(&live.chain, &first.chain);
+        point(&live.key, &first.key);
+        let store = home.open(&[&live]).unwrap();
+        let look = || store.shared.look(Timestamp::now());
+        point(&live.key, &second.key);
+        look();
+        assert!(shown(&store, HOSTNAME).await == old, "key and chain differ");
+        point(&live.chain, &second.chain);
+        look();
+        assert!(shown(&store, HOSTNAME).await == new);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_load_leaves_the_old_in_use_until_it_does() {
+        let home = Home::new();
+        let (files, old) = home.make("mx", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let store = home.open(&[&files]).unwrap();
+        let (_, other_key, _) = certificate(&[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let look = || store.shared.watched()[0].look(Timestamp::now());
+        for (what, key) in [
+            ("a key of another", Some(other_key.as_str())),
+            ("no key", Some("nonsense")),
+            ("an empty file", Some("")),
+            ("no file", None),
+        ] {
+            match key {
+                Some(key) => fs::write(&files.key, key).unwrap(),
+                None => fs::remove_file(&files.key).unwrap(),
+            }
+            assert_eq!(look(), News::Unsettled, "{what}");
+            assert_eq!(look(), News::Broken, "{what}");
+            assert_eq!(look(), News::None, "{what}: reported once");
+            assert!(shown(&store, HOSTNAME).await == old, "{what}");
+        }
+        let (_, new) = home.make("mx", &[HOSTNAME], &PKCS_RSA_SHA256);
+        store.shared.look(Timestamp::now());
+        assert!(shown(&store, HOSTNAME).await == new);
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_does_not_load_leaves_the_old_in_force() {
+        let home = Home::new();
+        let (ours, old) = home.make("mx", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let (next, new) = home.make("next", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let store = home.open(&[&ours]).unwrap();
+        let missing = config(&[&next, &home.files("missing")]);
+        assert!(store.replace(&missing).is_err());
+        assert!(shown(&store, HOSTNAME).await == old);
+        store.replace(&config(&[&next])).unwrap();
+        assert!(shown(&store, HOSTNAME).await == new);
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_what_would_be_right() {
+        let home = Home::new();
+        let (good, _) = home.make("good", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let (other, _) = home.make("other", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
+        let with = |chain: &PathBuf, key: &PathBuf| CertificateFiles {
+            chain: chain.clone(),
+            key: key.clone(),
+        };
+        let broken = home.files("broken");
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        fs::write(&broken.chain, pem).unwrap();
+        let pem =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        fs::write(&broken.key, pem).unwrap();
+        for (files, want) in [
+            (home.files("none"), "none.pem; a certificate's files"),
+            (with(&good.key, &good.key), "good.key; it should begin with"),
+            (with(&good.chain, &good.chain), "good.pem; it should hold"),
+            (with(&good.chain, &broken.key), "not encrypted"),
+            (with(&broken.chain, &good.key), "broken.pem is broken"),
+            (with(&good.chain, &other.key), "other.key does not belong"),
+        ] {
+            let error = home.open(&[&files]).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}, wanted {want}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_certificate_one_is_made_once() {
+        let home = Home::new();
+        let store = home.open(&[]).unwrap();
+        let made = shown(&store, HOSTNAME).await;
+        let store = home.open(&[]).unwrap();
+        assert!(
+            shown(&store, HOSTNAME).await == made,
+            "kept across restarts"
+        );
+        let later = Timestamp::now() + Duration::from_secs(336 * 24 * 60 * 60);
+        store.shared.look(later);
+        let remade = shown(&store, HOSTNAME).await;
+        assert!(remade != made, "made anew before its end");
+        store.shared.look(later);
+        assert!(
+            shown(&store, HOSTNAME).await == remade,
+            "but not at each look"
+        );
+        let renamed = Domain::parse("mail.example.com").unwrap();
+        let data_dir = home.0.path().join("data");
+        let store = Store::open(&Config::default(), &renamed, &data_dir).unwrap();
+        assert!(shown(&store, HOSTNAME).await != remade, "another name");
+    }
+
+    #[test]
+    fn the_configuration_reads_as_an_operator_writes_it() {
+        let text = "minimum_version = \"1.3\"\n\
+                    certificates = [{ chain = \"/a/fullchain.pem\", key = \"/a/privkey.pem\" }]";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.minimum_version, MinimumVersion::Tls13);
+        assert_eq!(config.certificates.len(), 1);
+        let error = toml::from_str::<Config>("minimum_version = \"1.1\"").unwrap_err();
+        assert!(error.to_string().contains("1.2"), "{error}");
+    }
+}
