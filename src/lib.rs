@@ -6,6 +6,7 @@ pub mod dns;
 pub mod mail;
 pub mod sign;
 pub mod smtp;
+pub mod spool;
 pub mod telemetry;
 pub mod tls;
 pub mod verify;

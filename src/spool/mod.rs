@@ -1,1 +1,328 @@
 //! What was accepted is never lost.
+//!
+//! | state | on disk | the client was told | after a crash |
+//! | --- | --- | --- | --- |
+//! | arriving | part of a record | nothing | the torn record is cut off; the client still has the message |
+//! | stored | the record, synced | 250 | it will be delivered |
+//! | partly done | and a mark for some recipients | 250 | a recipient whose mark was not synced may get it twice; none is lost |
+//! | finished | and a mark for each recipient | 250 | nothing to do; the space is taken back |
+//!
+//! [`Spool::store`] puts its record in line and waits; one writer (`committer`) appends all that is
+//! in line to the log (`segment`), syncs once, and then answers all of them; who arrives meanwhile
+//! shares the next sync. After that the message goes to the scheduler from memory ([`Arrivals`]).
+//! `recovery` reads the log at the start, `space` keeps it small.
+//!
+//! In the directory: `lock`, `segments/` with the log, `large/` with a file for each large message.
+//! All of it is ours alone to read (0700, 0600).
+//!
+//! # Limits
+//!
+//! The start reads the whole log before the intake can open. A segment is held in memory while it is
+//! read. A file descriptor is kept open for each segment.
+
+mod arrivals;
+mod clock;
+mod committer;
+mod config;
+mod disk;
+mod error;
+mod head;
+mod index;
+mod intake;
+mod large;
+mod library;
+mod log;
+mod record;
+mod recovery;
+mod segment;
+mod shelf;
+mod space;
+mod walk;
+
+use std::fs::File;
+use std::fs::TryLockError;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
+
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::SpoolId;
+use crate::spool::arrivals::Handover;
+use crate::spool::committer::Committer;
+use crate::spool::committer::Job;
+use crate::spool::disk::Disk;
+use crate::spool::index::Marked;
+use crate::spool::index::Stored;
+use crate::spool::index::locked;
+use crate::spool::intake::Message;
+use crate::spool::large::Large;
+use crate::spool::library::Library;
+use crate::spool::log::Log;
+use crate::spool::log::Reader;
+use crate::spool::record::Body;
+use crate::spool::record::Deferral;
+use crate::spool::record::Draft;
+use crate::spool::record::Kind;
+use crate::spool::record::micros;
+use crate::spool::recovery::Recovered;
+use crate::spool::segment::SegmentLog;
+use crate::telemetry::events;
+
+pub use crate::spool::arrivals::Arrival;
+pub use crate::spool::arrivals::Arrivals;
+pub use crate::spool::clock::SessionClock;
+pub use crate::spool::config::Config;
+pub use crate::spool::error::Error;
+
+/// Whether a message is to be delivered or kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    Deliver,
+    /// Kept until [`Spool::release`], for this reason.
+    Hold(String),
+}
+
+/// What became of one recipient for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mark {
+    Delivered,
+    /// It will not be delivered, for this reason, and whoever had to know was told.
+    Failed(String),
+}
+
+/// The intake's and the scheduler's handle.
+#[derive(Debug, Clone)]
+pub struct Spool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    jobs: mpsc::Sender<Job>,
+    /// Octets that may wait for the committer.
+    queue: Arc<Semaphore>,
+    queue_size: u32,
+    library: Arc<Library>,
+    handover: Arc<Handover>,
+    clock: Arc<SessionClock>,
+    large_message: usize,
+    largest: usize,
+    keep_free: u64,
+}
+
+/// Opens the spool in this directory, which is made where it is missing, and reads what an earlier
+/// run left. Blocks on the disk. Damage is reported and never stops it; see [`Error`] for what does.
+pub fn open(directory: &Path, config: &Config) -> Result<(Spool, Arrivals), Error> {
+    open_on(Disk::default(), directory, config)
+}
+
+fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arrivals), Error> {
+    let began = Instant::now();
+    let segments = directory.join("segments");
+    let large = directory.join("large");
+    for path in [directory, &segments, &large] {
+        disk.create_directory(path)
+            .map_err(|e| Error::directory(path, e))?;
+    }
+    let lock = lock(&disk, directory)?;
+    let large = Large::new(disk.clone(), large);
+    let clock = Arc::<SessionClock>::default();
+    let recovered = recovery::recover(&segments, &large, &clock)?;
+    let Recovered { index, left, .. } = recovered;
+    let (messages, files) = (index.len(), left.sealed.len());
+    events::spool_opened(messages, files, recovered.torn, began.elapsed());
+
+    let handover = Arc::<Handover>::default();
+    handover.offer_by_id(index.ids());
+    let mut log = SegmentLog::new(disk, segments, config, Arc::clone(&clock), left, lock);
+    if let Err(error) = log.begin() {
+        // Mail can still go out; what wants to come in tries again to begin a segment.
+        events::spool_failed(&log.place(), &error.in_full());
+    }
+    let largest = log.largest_batch();
+    let reader: Arc<dyn Reader> = log.reader();
+    let library = Arc::new(Library::new(index, large, reader));
+    let committer = Committer::new(
+        Box::new(log),
+        Arc::clone(&library),
+        Arc::clone(&handover),
+        config.in_memory.as_u64() as usize,
+    );
+    let (jobs, line) = mpsc::channel();
+    thread::Builder::new()
+        .name("spool".to_owned())
+        .spawn(move || committer.run(&line))
+        .map_err(|e| Error::directory(directory, e))?;
+
+    let queue_size = u32::try_from(config.waiting.as_u64()).unwrap_or(u32::MAX);
+    let arrivals = Arrivals::new(Arc::clone(&handover), Arc::clone(&library));
+    let spool = Spool(Arc::new(Shared {
+        jobs,
+        queue: Arc::new(Semaphore::new(queue_size as usize)),
+        queue_size,
+        library,
+        handover,
+        clock,
+        large_message: config.large_message.as_u64() as usize,
+        largest,
+        keep_free: config.keep_free.as_u64(),
+    }));
+    Ok((spool, arrivals))
+}
+
+/// Takes the directory for us alone, for as long as the file is open.
+fn lock(disk: &Disk, directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let (file, holder) = disk
+        .open_lock(&path)
+        .map_err(|e| Error::directory(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => (),
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::Locked {
+                directory: directory.to_owned(),
+                holder,
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::directory(&path, error)),
+    }
+    // For the message of the one who finds it locked.
+    let holder = format!("process {}\n", std::process::id());
+    file.set_len(0)
+        .and_then(|()| file.write_all_at(holder.as_bytes(), 0))
+        .map_err(|e| Error::directory(&path, e))?;
+    Ok(file)
+}
+
+impl Spool {
+    /// Arriving -> stored. Returns when the message is synced, so that a 250 can follow, or when it
+    /// is sure that it will not be. How long that takes is the disk's to say.
+    ///
+    /// Cancel safe: who stops waiting does not know whether the message was stored, but it is stored
+    /// whole or not at all.
+    pub async fn store(
+        &self,
+        id: SpoolId,
+        envelope: Envelope,
+        content: Content,
+        fate: Fate,
+    ) -> Result<(), Error> {
+        if locked(&self.0.library.index).find(id).is_some() {
+            return Err(Error::Taken { id });
+        }
+        if content.len() > u32::MAX as usize {
+            return Err(Error::TooLarge);
+        }
+        // The queue is bounded here: who finds it full waits.
+        let octets = u32::try_from(content.len() + 1024).unwrap_or(u32::MAX);
+        let octets = octets.min(self.0.queue_size);
+        let room = Arc::clone(&self.0.queue).acquire_many_owned(octets).await;
+        let room = room.map_err(|_| Error::Closed)?;
+        let (answer, outcome) = oneshot::channel();
+        let message = Message {
+            id,
+            envelope,
+            content,
+            fate,
+            answer,
+            room,
+        };
+        if message.content.len() > self.0.large_message {
+            // In a thread that goes on when we are dropped.
+            let shared = Arc::clone(&self.0);
+            tokio::task::spawn_blocking(move || shared.store_large(message))
+                .await
+                .map_err(|_| Error::Closed)??;
+        } else {
+            self.0.enqueue(message, Stored::InLog)?;
+        }
+        outcome.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// The message with its content, from disk. Cancel safe.
+    pub async fn load(&self, id: SpoolId) -> Result<Arrival, Error> {
+        let library = Arc::clone(&self.0.library);
+        tokio::task::spawn_blocking(move || library.load(id))
+            .await
+            .unwrap_or(Err(Error::Closed))
+    }
+
+    /// Stored -> partly done -> finished. These recipients (indexes into the envelope's) are done
+    /// with. On disk within about a second; after a crash before that they may be tried again.
+    pub fn mark(&self, id: SpoolId, results: Vec<(usize, Mark)>) {
+        let recipients = results.iter().filter_map(|(at, _)| u32::try_from(*at).ok());
+        let recipients: Vec<u32> = recipients.collect();
+        // Notes are put in line under the lock, so that disk and memory see them in one order.
+        let mut index = locked(&self.0.library.index);
+        match index.mark(id, &recipients) {
+            Marked::Unknown => (),
+            Marked::SomeLeft => self.note(Draft::note(Kind::Result, id, &results)),
+            Marked::Finished(stored) => {
+                let mut done = Draft::note(Kind::Done, id, &());
+                if stored == Stored::InFile {
+                    done.body = Body::InFile { length: 0 };
+                }
+                self.note(done);
+            }
+        }
+    }
+
+    /// The message is to be tried again at `due`; so many attempts were made. On disk like a mark.
+    pub fn defer(&self, id: SpoolId, due: SystemTime, attempts: u32) {
+        let due = micros(due);
+        let mut index = locked(&self.0.library.index);
+        if index.defer(id, due, attempts) {
+            self.note(Draft::note(Kind::Defer, id, &Deferral { due, attempts }));
+        }
+    }
+
+    /// The message is kept, and not delivered until it is released. On disk like a mark.
+    pub fn hold(&self, id: SpoolId, reason: String) {
+        let note = Draft::note(Kind::Hold, id, &reason);
+        let mut index = locked(&self.0.library.index);
+        if index.hold(id, reason) {
+            self.note(note);
+        }
+    }
+
+    /// The message is held no longer: it arrives again, due `now`. On disk like a mark.
+    pub fn release(&self, id: SpoolId, now: SystemTime) {
+        let now = micros(now);
+        let mut index = locked(&self.0.library.index);
+        if index.release(id, now) {
+            self.note(Draft::note(Kind::Release, id, &now));
+            drop(index);
+            self.0.handover.offer_by_id([id]);
+        }
+    }
+
+    /// Gives the ids of sessions.
+    pub fn clock(&self) -> Arc<SessionClock> {
+        Arc::clone(&self.0.clock)
+    }
+
+    /// Writes what waits, syncs, and lets go of the directory; from then on the spool answers
+    /// [`Error::Closed`]. Cancel safe.
+    pub async fn close(&self) {
+        let (answer, closed) = oneshot::channel();
+        if self.0.jobs.send(Job::Close(answer)).is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// A note that comes after the end is lost like one before a crash.
+    fn note(&self, draft: Draft) {
+        let _ = self.0.jobs.send(Job::Note(draft));
+    }
+}
+
+#[cfg(test)]
+mod tests;

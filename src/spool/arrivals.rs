@@ -1,0 +1,163 @@
+//! Hands messages to the scheduler: new ones from memory, the others by way of the disk.
+//!
+//! Bounded in memory: an arrival with its content waits here only as far as the budget allows, else
+//! as its id alone, which costs less than its place in the index. So a scheduler that is slow or
+//! away stops nobody.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::SpoolId;
+use crate::spool::Library;
+
+/// What is read from disk in one go.
+const READ_AT_ONCE: usize = 64;
+
+/// A message to be delivered.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub id: SpoolId,
+    pub envelope: Arc<Envelope>,
+    /// None where it has to be loaded from disk (after a restart, or when memory is short).
+    pub content: Option<Content>,
+    pub arrived: SystemTime,
+    pub due: SystemTime,
+    pub attempts: u32,
+    /// Indexes of the recipients that have no mark yet.
+    pub open: Vec<usize>,
+    /// Held messages are not delivered until released; then they arrive again.
+    pub held: bool,
+}
+
+/// What has arrived and was not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    queues: Mutex<Queues>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    in_memory: VecDeque<Arrival>,
+    on_disk: VecDeque<SpoolId>,
+    closed: bool,
+}
+
+impl Handover {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn offer(&self, arrival: Arrival) {
+        self.queues().in_memory.push_back(arrival);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn offer_by_id(&self, ids: impl IntoIterator<Item = SpoolId>) {
+        self.queues().on_disk.extend(ids);
+        self.wake.notify_one();
+    }
+
+    /// Nothing more will be handed over.
+    pub(super) fn close(&self) {
+        self.queues().closed = true;
+        self.wake.notify_one();
+    }
+}
+
+/// What the scheduler takes: mail stored just now, and at the start what was left over.
+#[derive(Debug)]
+pub struct Arrivals {
+    handover: Arc<Handover>,
+    library: Arc<Library>,
+    read: VecDeque<Arrival>,
+    reading: Option<JoinHandle<Vec<Arrival>>>,
+    turn: Turn,
+}
+
+/// Whose turn it is, where there are both: neither may keep the other waiting.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    InMemory,
+    OnDisk,
+}
+
+/// What to do next.
+enum Next {
+    Hand(Box<Arrival>),
+    Read(Vec<SpoolId>),
+    Wait,
+    End,
+}
+
+impl Arrivals {
+    pub(super) fn new(handover: Arc<Handover>, library: Arc<Library>) -> Arrivals {
+        Arrivals {
+            handover,
+            library,
+            read: VecDeque::new(),
+            reading: None,
+            turn: Turn::InMemory,
+        }
+    }
+
+    /// The next message; waits until there is one. None once the spool is closed. Cancel safe.
+    pub async fn next(&mut self) -> Option<Arrival> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                self.read.extend(reading.await.unwrap_or_default());
+                self.reading = None;
+            }
+            match self.step() {
+                Next::Hand(arrival) => return Some(*arrival),
+                Next::Read(ids) => {
+                    let library = Arc::clone(&self.library);
+                    self.reading = Some(tokio::task::spawn_blocking(move || {
+                        let ids = ids.into_iter();
+                        ids.filter_map(|id| library.arrival(id)).collect()
+                    }));
+                }
+                Next::Wait => self.handover.wake.notified().await,
+                Next::End => return None,
+            }
+        }
+    }
+
+    fn step(&mut self) -> Next {
+        let mut queues = self.handover.queues();
+        if queues.closed {
+            return Next::End;
+        }
+        let turn = self.turn;
+        self.turn = match turn {
+            Turn::InMemory => Turn::OnDisk,
+            Turn::OnDisk => Turn::InMemory,
+        };
+        let new = |queues: &mut Queues| queues.in_memory.pop_front();
+        let ready = match turn {
+            Turn::InMemory => new(&mut queues).or_else(|| self.read.pop_front()),
+            Turn::OnDisk if queues.on_disk.is_empty() || !self.read.is_empty() => {
+                let read = self.read.pop_front();
+                read.or_else(|| new(&mut queues))
+            }
+            Turn::OnDisk => None,
+        };
+        match ready {
+            Some(arrival) => Next::Hand(Box::new(arrival)),
+            None if queues.on_disk.is_empty() => Next::Wait,
+            None => {
+                let count = queues.on_disk.len().min(READ_AT_ONCE);
+                Next::Read(queues.on_disk.drain(..count).collect())
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Group commit: one thread takes all that waits, writes it as one batch, syncs once, answers all.
+//!
+//! No timer stands between a message and its sync: a batch is what is waiting, about 1 MiB at most.
+//! Senders wait in a queue that is bounded in octets by [`super::Spool`], so a slow disk is a late
+//! 250. Notes (marks, deferrals, holds) ride in the next batch, or go within a second by themselves;
+//! where a batch fails, its messages are refused and its notes are written later.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot;
+
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::SpoolId;
+use crate::spool::Error;
+use crate::spool::arrivals::Arrival;
+use crate::spool::arrivals::Handover;
+use crate::spool::index::Entry;
+use crate::spool::index::Place;
+use crate::spool::index::Stored;
+use crate::spool::index::locked;
+use crate::spool::library::Library;
+use crate::spool::log::Log;
+use crate::spool::record;
+use crate::spool::record::Body;
+use crate::spool::record::Draft;
+use crate::spool::record::Kind;
+use crate::spool::record::State;
+use crate::telemetry::events;
+
+/// How long a note may wait for company.
+const NOTES_WAIT: Duration = Duration::from_secs(1);
+/// A batch beyond this would make each of its senders wait longer than it saves.
+const BATCH: usize = 1024 * 1024;
+/// Records are numbered in their batch by a u16.
+const RECORDS: usize = 16_384;
+/// What an arrival in memory takes beside its content, roughly.
+const ARRIVAL: usize = 1024;
+
+/// What the committer is asked to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    Store(Draft, Receipt),
+    Note(Draft),
+    /// Write what waits, let go of the directory, then answer.
+    Close(oneshot::Sender<()>),
+}
+
+/// What is to happen once a message is on disk.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    pub(super) envelope: Arc<Envelope>,
+    pub(super) content: Content,
+    pub(super) arrived: u64,
+    pub(super) state: State,
+    pub(super) stored: Stored,
+    pub(super) answer: oneshot::Sender<Result<(), Error>>,
+    /// Its share of the queue, given back when this is dropped.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+/// The writer's side of the spool.
+pub(super) struct Committer {
+    log: Box<dyn Log>,
+    library: Arc<Library>,
+    handover: Arc<Handover>,
+    /// Octets of content that may be in the scheduler's hands.
+    memory: usize,
+    stores: VecDeque<(Draft, Receipt)>,
+    notes: VecDeque<Draft>,
+    /// Octets of both.
+    size: usize,
+    /// When the notes go by themselves.
+    flush: Option<Instant>,
+    copies: VecDeque<SpoolId>,
+    closed: bool,
+    closing: Option<oneshot::Sender<()>>,
+}
+
+impl Committer {
+    pub(super) fn new(
+        log: Box<dyn Log>,
+        library: Arc<Library>,
+        handover: Arc<Handover>,
+        memory: usize,
+    ) -> Committer {
+        Committer {
+            log,
+            library,
+            handover,
+            memory,
+            stores: VecDeque::new(),
+            notes: VecDeque::new(),
+            size: 0,
+            flush: None,
+            copies: VecDeque::new(),
+            closed: false,
+            closing: None,
+        }
+    }
+
+    /// Works until it is told to close or all senders are gone.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        self.reclaim();
+        loop {
+            self.wait(jobs);
+            while self.size < self.limit()
+                && let Ok(job) = jobs.try_recv()
+            {
+                self.take(job);
+            }
+            if self.closed && self.stores.is_empty() && self.notes.is_empty() {
+                break;
+            }
+            if self.commit() {
+                self.reclaim();
+            } else if self.closed {
+                break; // What the notes said will be done again.
+            }
+        }
+        self.handover.close();
+        let closing = self.closing.take();
+        // The next one may open the directory once we have said that we are done.
+        drop(self);
+        if let Some(answer) = closing {
+            let _ = answer.send(());
+        }
+    }
+
+    fn limit(&self) -> usize {
+        BATCH.min(self.log.largest_batch() / 2)
+    }
+
+    fn reclaim(&mut self) {
+        if self.copies.is_empty() {
+            self.copies = self.log.reclaim(&self.library.index).into();
+        }
+    }
+
+    /// Waits until there is something to write.
+    fn wait(&mut self, jobs: &Receiver<Job>) {
+        while !self.closed && self.stores.is_empty() && self.copies.is_empty() {
+            let job = match self.flush {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match job {
+                Ok(job) => self.take(job),
+                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Disconnected) => self.closed = true,
+            }
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Store(draft, receipt) => {
+                self.size += draft.length();
+                self.stores.push_back((draft, receipt));
+            }
+            Job::Note(draft) => {
+                self.size += draft.length();
+                self.notes.push_back(draft);
+                self.flush
+                    .get_or_insert_with(|| Instant::now() + NOTES_WAIT);
+            }
+            Job::Close(answer) => {
+                self.closed = true;
+                self.closing = Some(answer);
+            }
+        }
+    }
+
+    /// Writes one batch and answers its senders. False where it failed.
+    fn commit(&mut self) -> bool {
+        if !self.stores.is_empty()
+            && let Err(error) = self.log.room()
+        {
+            self.refuse_all(&error);
+        }
+        let (mut batch, receipts) = self.gather();
+        let notes = batch.drafts.len() - receipts.len();
+        self.add_copies(&mut batch);
+        if batch.drafts.is_empty() {
+            return true;
+        }
+        match self.log.append(&batch.drafts) {
+            Ok(places) => {
+                self.settle(&batch.drafts, &places, notes, receipts);
+                self.flush = (!self.notes.is_empty()).then(Instant::now);
+                true
+            }
+            Err(error) => {
+                events::spool_failed(&self.log.place(), &error.in_full());
+                for (draft, receipt) in batch.drafts[notes..].iter().zip(receipts) {
+                    self.refuse(draft.id, receipt, &error);
+                }
+                for note in batch.drafts.drain(..notes).rev() {
+                    self.size += note.length();
+                    self.notes.push_front(note);
+                }
+                self.copies.clear();
+                self.flush = (!self.notes.is_empty()).then(|| Instant::now() + NOTES_WAIT);
+                false
+            }
+        }
+    }
+
+    /// Takes notes, then messages, as many as one batch may have.
+    fn gather(&mut self) -> (Batch, Vec<Receipt>) {
+        let limit = self.limit();
+        let mut batch = Batch::default();
+        while let Some(note) = self.notes.pop_front_if(|note| batch.admits(note, limit)) {
+            batch.push(note);
+        }
+        let mut receipts = Vec::new();
+        while let Some((draft, receipt)) = self.stores.pop_front_if(|(draft, _)| {
+            // The first goes whatever its size, so that none can wait for ever.
+            let limit = if receipts.is_empty() {
+                self.log.largest_batch()
+            } else {
+                limit
+            };
+            batch.admits(draft, limit)
+        }) {
+            batch.push(draft);
+            receipts.push(receipt);
+        }
+        self.size -= batch.size;
+        (batch, receipts)
+    }
+
+    fn refuse_all(&mut self, error: &Error) {
+        while let Some((draft, receipt)) = self.stores.pop_front() {
+            self.size -= draft.length();
+            self.refuse(draft.id, receipt, error);
+        }
+    }
+
+    fn refuse(&self, id: SpoolId, receipt: Receipt, error: &Error) {
+        if receipt.stored == Stored::InFile {
+            self.library.large.remove(id);
+        }
+        let _ = receipt.answer.send(Err(error.clone()));
+    }
+
+    /// Adds old messages that are copied forward, as far as they fit.
+    fn add_copies(&mut self, batch: &mut Batch) {
+        while let Some(id) = self.copies.front().copied() {
+            match self.library.copy(id) {
+                Ok(draft) if !batch.admits(&draft, self.log.largest_batch()) => return,
+                Ok(draft) => batch.push(draft),
+                Err(Error::Unknown { .. }) => (),
+                Err(error) => {
+                    events::spool_unreadable(id, &error.in_full());
+                    let entry = locked(&self.library.index).remove(id);
+                    entry.inspect(|entry| self.log.set_aside(entry.place()));
+                }
+            }
+            self.copies.pop_front();
+        }
+    }
+
+    /// The batch is on disk: stored -> handed over and answered; finished -> its file removed.
+    fn settle(&self, batch: &[Draft], places: &[Place], notes: usize, receipts: Vec<Receipt>) {
+        for note in &batch[..notes] {
+            if note.kind == Kind::Done && matches!(note.body, Body::InFile { .. }) {
+                self.library.large.remove(note.id);
+            }
+        }
+        let copies = notes + receipts.len();
+        let mut answers = Vec::with_capacity(receipts.len());
+        let mut index = locked(&self.library.index);
+        for (draft, place) in batch.iter().zip(places).skip(copies) {
+            index.relocate(draft.id, *place);
+        }
+        for ((draft, place), receipt) in batch.iter().zip(places).skip(notes).zip(receipts) {
+            let recipients = receipt.envelope.recipients.len();
+            let entry = Entry::new(*place, recipients, receipt.stored, receipt.state);
+            let held = entry.is_held();
+            index.insert(draft.id, entry);
+            let octets = ARRIVAL + receipt.content.len();
+            if !held && index.hand_over(draft.id, octets, self.memory) {
+                self.handover.offer(Arrival {
+                    id: draft.id,
+                    open: (0..recipients).collect(),
+                    envelope: receipt.envelope,
+                    content: Some(receipt.content),
+                    arrived: record::time(receipt.arrived),
+                    due: record::time(receipt.arrived),
+                    attempts: 0,
+                    held: false,
+                });
+            } else {
+                self.handover.offer_by_id([draft.id]);
+            }
+            answers.push((receipt.answer, receipt.room));
+        }
+        drop(index);
+        for (answer, room) in answers {
+            drop(room);
+            let _ = answer.send(Ok(()));
+        }
+    }
+}
+
+/// Records that are written and synced together.
+#[derive(Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    size: usize,
+}
+
+impl Batch {
+    fn admits(&self, draft: &Draft, limit: usize) -> bool {
+        self.drafts.is_empty() || self.size + draft.length() <= limit && self.drafts.len() < RECORDS
+    }
+
+    fn push(&mut self, draft: Draft) {
+        self.size += draft.length();
+        self.drafts.push(draft);
+    }
+}

@@ -1,0 +1,124 @@
+//! Finds a message by its id and reads it, whatever is written, moved or freed meanwhile.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use crate::mail::id::SpoolId;
+use crate::spool::Error;
+use crate::spool::arrivals::Arrival;
+use crate::spool::index::Index;
+use crate::spool::index::Stored;
+use crate::spool::index::locked;
+use crate::spool::large::Large;
+use crate::spool::log::Kept;
+use crate::spool::log::Part;
+use crate::spool::log::Reader;
+use crate::spool::record;
+use crate::spool::record::Body;
+use crate::spool::record::Draft;
+use crate::spool::record::Meta;
+use crate::spool::record::State;
+use crate::telemetry::events;
+
+/// The reading side of the spool.
+#[derive(Debug)]
+pub(super) struct Library {
+    pub(super) index: Mutex<Index>,
+    pub(super) large: Large,
+    reader: Arc<dyn Reader>,
+}
+
+impl Library {
+    pub(super) fn new(index: Index, large: Large, reader: Arc<dyn Reader>) -> Library {
+        Library {
+            index: Mutex::new(index),
+            large,
+            reader,
+        }
+    }
+
+    /// The whole message. Blocks on the disk.
+    pub(super) fn load(&self, id: SpoolId) -> Result<Arrival, Error> {
+        let (kept, state, stored) = self.find(id, Part::Whole)?;
+        let content = match stored {
+            Stored::InLog => kept.content.clone(),
+            Stored::InFile => {
+                let content = self.large.read(id, kept.body_checksum);
+                content.map_err(|source| Error::read(self.large.path(id), source))?
+            }
+        };
+        if content.is_none() {
+            return Err(Error::Damaged { id });
+        }
+        let mut arrival = arrival(id, kept, &state);
+        arrival.content = content;
+        Ok(arrival)
+    }
+
+    /// The message without its content. None where it is gone, or cannot be read, which is reported.
+    /// Blocks on the disk.
+    pub(super) fn arrival(&self, id: SpoolId) -> Option<Arrival> {
+        match self.find(id, Part::Envelope) {
+            Ok((kept, state, _)) => Some(arrival(id, kept, &state)),
+            Err(Error::Unknown { .. }) => None,
+            Err(error) => {
+                events::spool_unreadable(id, &error.in_full());
+                None
+            }
+        }
+    }
+
+    /// The message as a record to be appended anew, with its state as it is now.
+    pub(super) fn copy(&self, id: SpoolId) -> Result<Draft, Error> {
+        let (kept, state, stored) = self.find(id, Part::Whole)?;
+        let meta = Meta {
+            envelope: std::borrow::Cow::Owned(kept.envelope),
+            arrived: kept.arrived,
+            state,
+        };
+        let body = match (stored, kept.content) {
+            (Stored::InFile, _) => Body::InFile {
+                length: kept.body_length,
+            },
+            (Stored::InLog, Some(content)) => Body::Here(content),
+            (Stored::InLog, None) => Body::Nothing,
+        };
+        Ok(Draft::accept(id, &meta, body, kept.body_checksum))
+    }
+
+    fn find(&self, id: SpoolId, part: Part) -> Result<(Kept, State, Stored), Error> {
+        loop {
+            let Some(entry) = locked(&self.index).find(id).cloned() else {
+                return Err(Error::Unknown { id });
+            };
+            let kept = self.reader.read(id, entry.place(), part);
+            if let Ok(Some(kept)) = kept {
+                return Ok((kept, entry.state(), entry.stored()));
+            }
+            // It may have been copied forward and its old place written over while we read.
+            let place = locked(&self.index).find(id).map(|entry| entry.place());
+            if place == Some(entry.place()) {
+                return Err(kept.map_or_else(
+                    |source| Error::read(id.to_string().into(), source),
+                    |_| Error::Damaged { id },
+                ));
+            }
+        }
+    }
+}
+
+fn arrival(id: SpoolId, kept: Kept, state: &State) -> Arrival {
+    let recipients = 0..kept.envelope.recipients.len();
+    Arrival {
+        id,
+        open: recipients
+            .filter(|at| !state.marked.iter().any(|marked| *marked as usize == *at))
+            .collect(),
+        envelope: Arc::new(kept.envelope),
+        content: None,
+        arrived: record::time(kept.arrived),
+        due: record::time(state.due),
+        attempts: state.attempts,
+        held: state.held.is_some(),
+    }
+}

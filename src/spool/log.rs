@@ -1,0 +1,61 @@
+//! The seam: what keeps records. Today the segments of [`super::segment`]; a database can stand here
+//! with the same promises, because all that is above (queue, index, handing over) knows only this.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::SpoolId;
+use crate::spool::Error;
+use crate::spool::index::Index;
+use crate::spool::index::Place;
+use crate::spool::record::Draft;
+
+/// The writing half, owned by the committer.
+pub(super) trait Log: Send {
+    /// Puts all of the batch on disk: durable when this returns, and where each record stands. After
+    /// an error none of it counts, now or after a crash, beyond what at-least-once allows.
+    fn append(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Error>;
+
+    /// Whether there is room for new messages. Asked before each batch that has any.
+    fn room(&self) -> Result<(), Error>;
+
+    /// Takes back the space of what is finished. Gives the messages that the caller is to append
+    /// anew, so that more space can be had; they may be finished by then.
+    fn reclaim(&mut self, index: &Mutex<Index>) -> Vec<SpoolId>;
+
+    /// Something at this place cannot be read: its file is to be kept for the operator.
+    fn set_aside(&mut self, place: Place);
+
+    /// Where it is, for people.
+    fn place(&self) -> PathBuf;
+
+    /// The most octets that a batch can have ([`Draft::length`] summed).
+    fn largest_batch(&self) -> usize;
+}
+
+/// How much of a message is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Envelope,
+    Whole,
+}
+
+/// A message as it was accepted. Its state is the index's to know.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) envelope: Envelope,
+    pub(super) arrived: u64,
+    pub(super) body_length: u32,
+    pub(super) body_checksum: u32,
+    /// None where only the envelope was wanted, or the message is in a file of its own.
+    pub(super) content: Option<Content>,
+}
+
+/// The reading half, shared by all.
+pub(super) trait Reader: std::fmt::Debug + Send + Sync {
+    /// Reads the ACCEPT at `place`. Blocks on the disk. None where there is no sound record of `id`
+    /// there, be it damaged or gone meanwhile.
+    fn read(&self, id: SpoolId, place: Place, part: Part) -> std::io::Result<Option<Kept>>;
+}

@@ -1,0 +1,187 @@
+//! Takes back the space of what is finished.
+//!
+//! Segments go oldest first, and only when nothing in them lives. Where one old message keeps many,
+//! it is copied forward with its state into the newest segment: after ten minutes with less than a
+//! quarter alive, and at once where the disk would hold more than twice the living and four
+//! segments. A segment is written over only after its new name is on disk.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use crate::mail::id::SpoolId;
+use crate::spool::Error;
+use crate::spool::index::Index;
+use crate::spool::index::Place;
+use crate::spool::index::locked;
+use crate::spool::log::Log;
+use crate::spool::record::Draft;
+use crate::spool::segment::Afterlife;
+use crate::spool::segment::Sealed;
+use crate::spool::segment::SegmentLog;
+use crate::spool::segment::Spare;
+use crate::spool::segment::path;
+use crate::telemetry::events;
+
+/// More files than this are not kept to be written over.
+const SPARES: usize = 2;
+/// How long mail has to be delivered before it is copied.
+const SETTLED: Duration = Duration::from_secs(600);
+/// How much is copied beside one batch, so that new mail does not wait for old.
+const COPIED_AT_ONCE: usize = 256 * 1024;
+
+impl Log for SegmentLog {
+    fn append(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Error> {
+        self.write(batch)
+    }
+
+    fn room(&self) -> Result<(), Error> {
+        let free = self.disk.free_space(&self.directory);
+        let free = free.map_err(|source| Error::append(self.directory.clone(), source))?;
+        if free < self.floor {
+            return Err(Error::Full {
+                free: ByteSize(free),
+                floor: ByteSize(self.floor),
+            });
+        }
+        Ok(())
+    }
+
+    fn reclaim(&mut self, index: &Mutex<Index>) -> Vec<SpoolId> {
+        self.free_oldest(index);
+        let Some(oldest) = self.sealed.front() else {
+            return Vec::new();
+        };
+        if self.moving.is_empty() {
+            let index = locked(index);
+            let space = Space {
+                segment: self.usable() as u64,
+                all: (self.files() * self.usable()) as u64,
+                living: index.octets(),
+                living_in_oldest: index.usage(oldest.generation).octets,
+            };
+            if space.wants_copying(oldest.since.elapsed()) {
+                self.moving = index.living_in(oldest.generation).into();
+            }
+        }
+        let generation = oldest.generation;
+        let index = locked(index);
+        let mut size = 0;
+        let mut copied = Vec::new();
+        while let Some(id) = self.moving.front() {
+            let place = index.find(*id).map(|entry| entry.place());
+            if let Some(place) = place.filter(|place| place.generation == generation) {
+                size += place.length as usize;
+                if size > COPIED_AT_ONCE && !copied.is_empty() {
+                    break;
+                }
+                copied.push(*id);
+            }
+            self.moving.pop_front();
+        }
+        copied
+    }
+
+    fn place(&self) -> PathBuf {
+        self.directory.clone()
+    }
+
+    fn largest_batch(&self) -> usize {
+        self.usable()
+    }
+
+    fn set_aside(&mut self, place: Place) {
+        for sealed in &mut self.sealed {
+            if sealed.generation == place.generation {
+                sealed.afterlife = Afterlife::SetAside;
+            }
+        }
+    }
+}
+
+impl SegmentLog {
+    /// Frees segments from the oldest on, up to the first in which something lives.
+    fn free_oldest(&mut self, index: &Mutex<Index>) {
+        while let Some(oldest) = self.sealed.front().copied() {
+            if locked(index).usage(oldest.generation).messages > 0 {
+                return;
+            }
+            // Not out of order: a mark must not go before the message that it is for.
+            if let Err(error) = self.free(oldest) {
+                let file = path(&self.directory, oldest.generation);
+                events::spool_failed(&file, &error);
+                return;
+            }
+            self.shelf.remove(oldest.generation);
+            self.sealed.pop_front();
+            self.moving.clear();
+        }
+    }
+
+    fn free(&mut self, segment: Sealed) -> io::Result<()> {
+        let file = path(&self.directory, segment.generation);
+        match segment.afterlife {
+            // Gone in an earlier try, after which the directory could not be synced.
+            _ if !file.exists() => (),
+            Afterlife::Recycle if self.spares.len() < SPARES => {
+                let path = self.directory.join(format!("spare.{}", segment.generation));
+                fs::rename(&file, &path)?;
+                self.disk.sync_directory(&self.directory)?;
+                let written = segment.written;
+                self.spares.push(Spare { path, written });
+                return Ok(());
+            }
+            Afterlife::Recycle | Afterlife::Remove => fs::remove_file(&file)?,
+            Afterlife::SetAside => fs::rename(&file, file.with_extension("damaged"))?,
+        }
+        self.disk.sync_directory(&self.directory)
+    }
+}
+
+/// How full the log is, in octets.
+#[derive(Debug, Clone, Copy)]
+struct Space {
+    segment: u64,
+    all: u64,
+    living: u64,
+    living_in_oldest: u64,
+}
+
+impl Space {
+    /// Whether what lives in the oldest segment, sealed this long ago, is to be copied forward. The
+    /// copy itself may take one segment more, hence three where four are promised.
+    fn wants_copying(self, sealed: Duration) -> bool {
+        let sparse = self.living_in_oldest < self.segment / 4;
+        sparse && sealed >= SETTLED || self.all > 2 * self.living + 3 * self.segment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_copied_when_it_is_settled_and_sparse_or_the_disk_fills() {
+        let young = Duration::from_secs(1);
+        for (all, living, in_oldest, sealed, want) in [
+            (200, 20, 20, young, false),
+            (200, 20, 20, SETTLED, true),
+            (200, 60, 60, SETTLED, false),
+            (400, 20, 20, young, true),
+            (400, 80, 80, young, false),
+            (500, 90, 90, young, true),
+        ] {
+            let space = Space {
+                segment: 100,
+                all,
+                living,
+                living_in_oldest: in_oldest,
+            };
+            assert_eq!(space.wants_copying(sealed), want, "{space:?} {sealed:?}");
+        }
+    }
+}

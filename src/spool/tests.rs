@@ -1,0 +1,621 @@
+//! The spool as its users see it.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytesize::ByteSize;
+use nix::errno::Errno;
+use proptest::prelude::any;
+use proptest::prelude::prop;
+use proptest::prelude::prop_oneof;
+use proptest::strategy::Strategy;
+use proptest::test_runner::TestRunner;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::*;
+use crate::mail::address::Address;
+use crate::mail::address::ReversePath;
+use crate::mail::envelope::Recipient;
+use crate::mail::id::SessionId;
+use crate::spool::disk::Call;
+
+fn small() -> Config {
+    Config {
+        segment_size: ByteSize::kib(64),
+        large_message: ByteSize::kib(8),
+        waiting: ByteSize::kib(64),
+        in_memory: ByteSize::kib(64),
+        keep_free: ByteSize(0),
+    }
+}
+
+fn id(serial: u32) -> SpoolId {
+    SpoolId {
+        session: SessionId(5),
+        serial,
+    }
+}
+
+fn envelope(recipients: usize) -> Envelope {
+    let to = |n| Recipient::new(Address::parse(&format!("r{n}@there.example")).unwrap());
+    Envelope {
+        from: ReversePath::parse("<a@here.example>").unwrap(),
+        recipients: (0..recipients).map(to).collect(),
+        body: crate::mail::envelope::Body::EightBitMime,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        client: None,
+    }
+}
+
+fn content(serial: u32, size: usize) -> Content {
+    let body = Bytes::from(vec![b'a' + (serial % 26) as u8; size]);
+    let head = Bytes::from(format!("Message-ID: <{serial}@here.example>\r\n\r\n"));
+    Content::assemble(head, &body, &[])
+}
+
+/// What a kill -9 would leave now.
+fn crash(directory: &Path) -> TempDir {
+    loop {
+        let copy = TempDir::new().unwrap();
+        let before = names(directory);
+        let copied = before.iter().try_for_each(|name| {
+            let to = copy.path().join(name);
+            fs::create_dir_all(to.parent().unwrap())?;
+            fs::copy(directory.join(name), to).map(|_| ())
+        });
+        // Not while the committer takes space back: no disk has two states at once.
+        if copied.is_ok() && names(directory) == before {
+            return copy;
+        }
+    }
+}
+
+/// The files of the log and of large messages.
+fn names(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut names = BTreeSet::new();
+    for below in ["segments", "large"] {
+        for entry in fs::read_dir(directory.join(below)).unwrap() {
+            names.insert(Path::new(below).join(entry.unwrap().file_name()));
+        }
+    }
+    names
+}
+
+async fn next(arrivals: &mut Arrivals) -> Arrival {
+    let next = timeout(Duration::from_secs(20), arrivals.next());
+    next.await.expect("in time").expect("an arrival")
+}
+
+async fn left(directory: &Path) -> BTreeMap<SpoolId, Arrival> {
+    let (spool, mut arrivals) = open(directory, &small()).unwrap();
+    let count = locked(&spool.0.library.index).len();
+    let mut left = BTreeMap::new();
+    while left.len() < count {
+        let arrival = next(&mut arrivals).await;
+        let loaded = spool.load(arrival.id).await.unwrap();
+        left.insert(arrival.id, loaded);
+    }
+    spool.close().await;
+    left
+}
+
+async fn store(spool: &Spool, serial: u32, size: usize) -> Result<(), Error> {
+    let message = content(serial, size);
+    spool
+        .store(id(serial), envelope(2), message, Fate::Deliver)
+        .await
+}
+
+fn finish(spool: &Spool, serial: u32) {
+    spool.mark(id(serial), vec![(0, Mark::Delivered)]);
+    spool.mark(id(serial), vec![(1, Mark::Failed("no such user".into()))]);
+}
+
+fn files(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_stored_message_arrives_from_memory_and_survives_a_crash() {
+    let directory = TempDir::new().unwrap();
+    let (spool, mut arrivals) = open(directory.path(), &small()).unwrap();
+    store(&spool, 1, 100).await.unwrap();
+    let crashed = crash(directory.path());
+    let arrival = next(&mut arrivals).await;
+    assert_eq!(arrival.content, Some(content(1, 100)));
+    assert_eq!(*arrival.envelope, envelope(2));
+    assert_eq!(
+        (arrival.open, arrival.attempts, arrival.held),
+        (vec![0, 1], 0, false)
+    );
+    let left = left(crashed.path()).await;
+    let message = &left[&id(1)];
+    assert_eq!(left.len(), 1);
+    assert_eq!(
+        message.content.as_ref().unwrap().to_bytes(),
+        content(1, 100).to_bytes()
+    );
+    assert_eq!(message.arrived, arrival.arrived);
+}
+
+#[tokio::test]
+async fn marks_deferrals_and_holds_survive() {
+    let directory = TempDir::new().unwrap();
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    for serial in 1..=5 {
+        store(&spool, serial, 10).await.unwrap();
+    }
+    let due = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    spool.mark(id(1), vec![(1, Mark::Delivered)]);
+    spool.defer(id(2), due, 3);
+    spool.hold(id(3), "why".into());
+    spool.hold(id(4), "why".into());
+    spool.release(id(4), due);
+    finish(&spool, 5);
+    let held = spool.store(id(6), envelope(1), content(6, 1), Fate::Hold("odd".into()));
+    held.await.unwrap();
+    spool.close().await;
+    assert!(matches!(store(&spool, 7, 1).await, Err(Error::Closed)));
+    let left = left(directory.path()).await;
+    let told: Vec<_> = left
+        .values()
+        .map(|m| {
+            (
+                m.id.serial,
+                m.open.clone(),
+                m.attempts,
+                m.due == due,
+                m.held,
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (1, vec![0], 0, false, false),
+            (2, vec![0, 1], 3, true, false),
+            (3, vec![0, 1], 0, false, true),
+            (4, vec![0, 1], 0, true, false),
+            (6, vec![0], 0, false, true),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_mark_is_on_disk_within_seconds_without_other_mail() {
+    let directory = TempDir::new().unwrap();
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    store(&spool, 1, 10).await.unwrap();
+    finish(&spool, 1);
+    let gone = async {
+        while !left(crash(directory.path()).path()).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_released_message_arrives_again() {
+    let directory = TempDir::new().unwrap();
+    let (spool, mut arrivals) = open(directory.path(), &small()).unwrap();
+    let held = spool.store(id(1), envelope(1), content(1, 1), Fate::Hold("odd".into()));
+    held.await.unwrap();
+    assert!(next(&mut arrivals).await.held);
+    spool.release(id(1), SystemTime::now());
+    assert!(!next(&mut arrivals).await.held);
+}
+
+#[tokio::test]
+async fn a_second_instance_is_refused_until_the_first_has_closed() {
+    let directory = TempDir::new().unwrap();
+    let (spool, mut arrivals) = open(directory.path(), &small()).unwrap();
+    let refused = open(directory.path(), &small()).unwrap_err();
+    assert!(matches!(refused, Error::Locked { .. }));
+    let pid = format!("process {}", std::process::id());
+    assert!(refused.to_string().contains(&pid), "{refused}");
+    spool.close().await;
+    assert!(arrivals.next().await.is_none());
+    open(directory.path(), &small()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tasks_store_at_once_and_nothing_is_lost() {
+    let directory = TempDir::new().unwrap();
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    let mut tasks = JoinSet::new();
+    for task in 0..16 {
+        let spool = spool.clone();
+        tasks.spawn(async move {
+            for n in 0..25 {
+                let serial = task * 25 + n;
+                store(&spool, serial, 500 + serial as usize).await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+    let crashed = crash(directory.path());
+    let left = left(crashed.path()).await;
+    assert_eq!(left.len(), 400);
+    for (id, message) in left {
+        let want = content(id.serial, 500 + id.serial as usize);
+        assert_eq!(message.content.unwrap().to_bytes(), want.to_bytes());
+    }
+}
+
+#[tokio::test]
+async fn finished_segments_are_written_over_and_never_resurrect_anything() {
+    let directory = TempDir::new().unwrap();
+    let (spool, mut arrivals) = open(directory.path(), &small()).unwrap();
+    store(&spool, 0, 100).await.unwrap();
+    spool.mark(id(0), vec![(1, Mark::Delivered)]);
+    for serial in 1..600 {
+        store(&spool, serial, 2000).await.unwrap();
+        next(&mut arrivals).await;
+        finish(&spool, serial);
+        let files = files(&directory.path().join("segments"));
+        assert!(files <= 5, "{files} segments at message {serial}");
+        if serial % 100 == 0 {
+            let left = left(crash(directory.path()).path()).await;
+            let serials: Vec<_> = left.keys().map(|id| id.serial).collect();
+            // The marks of the last one or two may not be on disk yet.
+            assert_eq!(serials[0], 0);
+            assert!(serials[1..].iter().all(|s| *s + 2 > serial), "{serials:?}");
+            assert_eq!(left[&id(0)].open, [0]);
+        }
+    }
+    spool.close().await;
+    let left = left(directory.path()).await;
+    assert!(left.keys().eq([&id(0)]));
+    assert_eq!(left[&id(0)].open, [0]);
+}
+
+#[tokio::test]
+async fn the_disk_holds_at_most_twice_the_living_and_four_segments() {
+    let directory = TempDir::new().unwrap();
+    let segments = directory.path().join("segments");
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    for serial in 0..1500 {
+        store(&spool, serial, 2000).await.unwrap();
+        if serial % 50 != 0 {
+            finish(&spool, serial);
+        }
+        let living = locked(&spool.0.library.index).octets() as usize;
+        // One more may just have been begun, of which the committer's turn to clean is to come.
+        let most = (2 * living).div_ceil(64 * 1024 - 8192) + 4 + 1;
+        let files = files(&segments);
+        assert!(files <= most, "{files} segments, {living} octets alive");
+    }
+    spool.close().await;
+    let left = left(directory.path()).await;
+    assert!(left.keys().map(|id| id.serial).eq((0..1500).step_by(50)));
+}
+
+#[tokio::test]
+async fn a_segment_with_something_unreadable_is_kept_when_the_rest_was_copied() {
+    let directory = TempDir::new().unwrap();
+    let segments = directory.path().join("segments");
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    store(&spool, 0, 500).await.unwrap();
+    store(&spool, 1, 500).await.unwrap();
+    let first = File::options()
+        .write(true)
+        .open(segments.join("0000000001"));
+    // In the middle of the first message.
+    first.unwrap().write_all_at(b"?", 8192 + 500).unwrap();
+    assert!(matches!(
+        spool.load(id(0)).await,
+        Err(Error::Damaged { .. })
+    ));
+    for serial in 2..400 {
+        store(&spool, serial, 2000).await.unwrap();
+        finish(&spool, serial);
+    }
+    spool.close().await;
+    assert!(segments.join("0000000001.damaged").exists());
+    assert!(left(directory.path()).await.keys().eq([&id(1)]));
+}
+
+#[tokio::test]
+async fn a_large_message_has_a_file_of_its_own_until_it_is_finished() {
+    let directory = TempDir::new().unwrap();
+    let large = directory.path().join("large");
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    store(&spool, 1, 100_000).await.unwrap();
+    store(&spool, 2, 100_000).await.unwrap();
+    assert_eq!(files(&large), 2);
+    finish(&spool, 1);
+    spool.close().await;
+    assert_eq!(files(&large), 1);
+    fs::write(large.join(id(9).to_string()), "left by a crash").unwrap();
+    let left = left(directory.path()).await;
+    assert!(left.keys().eq([&id(2)]));
+    let message = left[&id(2)].content.as_ref().unwrap();
+    assert_eq!(message.to_bytes(), content(2, 100_000).to_bytes());
+    assert_eq!(files(&large), 1);
+}
+
+#[tokio::test]
+async fn a_failed_write_or_sync_fails_its_batch_and_no_later_one() {
+    for call in [Call::Write, Call::Sync] {
+        let directory = TempDir::new().unwrap();
+        let disk = Disk::default();
+        let (spool, _arrivals) = open_on(disk.clone(), directory.path(), &small()).unwrap();
+        store(&spool, 1, 10).await.unwrap();
+        finish(&spool, 1);
+        disk.fail_next(call, Errno::EIO);
+        let failed = store(&spool, 2, 10).await;
+        assert!(matches!(failed, Err(Error::Append { .. })), "{failed:?}");
+        store(&spool, 3, 10).await.unwrap();
+        // Also not after a crash, and what the failed batch was to say of others is not forgotten.
+        let left = left(crash(directory.path()).path()).await;
+        assert!(left.keys().eq([&id(3)]), "{call:?}: {:?}", left.keys());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_before_anything_is_written() {
+    let directory = TempDir::new().unwrap();
+    let config = Config {
+        keep_free: ByteSize::pib(1),
+        ..small()
+    };
+    let (spool, _arrivals) = open(directory.path(), &config).unwrap();
+    for size in [10, 100_000] {
+        let full = store(&spool, 1, size).await;
+        assert!(matches!(full, Err(Error::Full { .. })), "{full:?}");
+    }
+    spool.close().await;
+    assert_eq!(files(&directory.path().join("large")), 0);
+    assert!(left(directory.path()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_start_takes_mail_when_it_no_longer_is() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::default();
+    disk.fail_next(Call::Allocate, Errno::ENOSPC);
+    disk.fail_next(Call::Allocate, Errno::ENOSPC);
+    let (spool, _arrivals) = open_on(disk, directory.path(), &small()).unwrap();
+    assert!(matches!(
+        store(&spool, 1, 10).await,
+        Err(Error::Full { .. })
+    ));
+    store(&spool, 1, 10).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_memory_does_not_hold_is_loaded_from_disk() {
+    let directory = TempDir::new().unwrap();
+    let config = Config {
+        in_memory: ByteSize::kib(4),
+        ..small()
+    };
+    let (spool, mut arrivals) = open(directory.path(), &config).unwrap();
+    for serial in 1..=8 {
+        store(&spool, serial, 1000).await.unwrap();
+    }
+    let mut in_memory = 0;
+    for _ in 1..=8 {
+        let arrival = next(&mut arrivals).await;
+        in_memory += usize::from(arrival.content.is_some());
+        let loaded = spool.load(arrival.id).await.unwrap();
+        let want = content(arrival.id.serial, 1000).to_bytes();
+        assert_eq!(loaded.content.unwrap().to_bytes(), want);
+    }
+    assert_eq!(in_memory, 1);
+    assert!(matches!(
+        spool.load(id(99)).await,
+        Err(Error::Unknown { .. })
+    ));
+}
+
+#[tokio::test]
+async fn dropping_the_caller_cancels_the_waiting_and_not_the_work() {
+    let directory = TempDir::new().unwrap();
+    let config = Config {
+        waiting: ByteSize::mib(1),
+        ..small()
+    };
+    let (spool, mut arrivals) = open(directory.path(), &config).unwrap();
+    for (serial, size) in [(1, 10), (2, 100_000)] {
+        let mut storing = Box::pin(store(&spool, serial, size));
+        let waker = std::task::Waker::noop();
+        let polled = storing
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(waker));
+        assert!(polled.is_pending());
+        drop(storing);
+        assert_eq!(next(&mut arrivals).await.id, id(serial));
+    }
+}
+
+#[tokio::test]
+async fn an_id_or_an_envelope_that_cannot_be_stored_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    store(&spool, 1, 10).await.unwrap();
+    assert!(matches!(
+        store(&spool, 1, 10).await,
+        Err(Error::Taken { .. })
+    ));
+    let huge = spool.store(id(2), envelope(5000), content(2, 10), Fate::Deliver);
+    assert!(matches!(huge.await, Err(Error::TooLarge)));
+}
+
+#[tokio::test]
+async fn files_are_ours_alone_and_a_directory_that_cannot_be_used_is_named() {
+    let parent = TempDir::new().unwrap();
+    let directory = parent.path().join("data/spool");
+    let (spool, _arrivals) = open(&directory, &small()).unwrap();
+    store(&spool, 1, 100_000).await.unwrap();
+    for (path, mode) in [
+        (directory.clone(), 0o700),
+        (directory.join("segments"), 0o700),
+        (directory.join("lock"), 0o600),
+        (directory.join("segments/0000000001"), 0o600),
+        (directory.join("large").join(id(1).to_string()), 0o600),
+    ] {
+        let got = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(got, mode, "{}", path.display());
+    }
+    let file = parent.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = open(&file, &small()).unwrap_err();
+    assert!(matches!(error, Error::Directory { .. }));
+    assert!(error.to_string().contains("file"), "{error}");
+}
+
+#[test]
+fn values_that_do_not_go_together_are_named() {
+    assert_eq!(Config::default().faults(), []);
+    let config = Config {
+        segment_size: ByteSize::mib(1),
+        large_message: ByteSize::mib(2),
+        waiting: ByteSize::mib(1),
+        ..Config::default()
+    };
+    let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["segment_size", "large_message", "waiting"]);
+}
+
+/// What can be asked of the spool, in a run of the model.
+#[derive(Debug, Clone)]
+enum Step {
+    Store(usize),
+    Mark(usize, usize),
+    Defer(usize, u32),
+    Hold(usize),
+    Release(usize),
+    Fail(Call, Errno),
+    Restart,
+    Crash,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => prop_oneof![0..6000usize, 8000..20_000usize].prop_map(Step::Store),
+        8 => (any::<usize>(), 0..2usize).prop_map(|(which, at)| Step::Mark(which, at)),
+        2 => (any::<usize>(), any::<u32>()).prop_map(|(which, n)| Step::Defer(which, n)),
+        1 => any::<usize>().prop_map(Step::Hold),
+        1 => any::<usize>().prop_map(Step::Release),
+        2 => prop::sample::select(vec![
+            Step::Fail(Call::Write, Errno::EIO),
+            Step::Fail(Call::Sync, Errno::EIO),
+            Step::Fail(Call::SyncDirectory, Errno::EIO),
+            Step::Fail(Call::Allocate, Errno::ENOSPC),
+        ]),
+        1 => prop::strategy::Just(Step::Restart),
+        1 => prop::strategy::Just(Step::Crash),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// A message as the model has it: size, open recipients, attempts, held.
+type Model = BTreeMap<u32, (usize, Vec<usize>, u32, bool)>;
+
+#[test]
+fn any_run_leaves_what_a_queue_in_memory_would_hold() {
+    let runtime = Runtime::new().unwrap();
+    let mut runner = TestRunner::new(proptest::test_runner::Config {
+        cases: 16,
+        failure_persistence: None,
+        ..Default::default()
+    });
+    runner
+        .run(&steps(), |steps| {
+            runtime.block_on(follow(&steps));
+            Ok(())
+        })
+        .unwrap();
+}
+
+async fn follow(steps: &[Step]) {
+    let mut directory = TempDir::new().unwrap();
+    let mut disk = Disk::default();
+    let (mut spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
+    let mut model = Model::new();
+    let mut refused = BTreeSet::new();
+    for (serial, step) in (0u32..).zip(steps) {
+        let pick = |which: usize| {
+            let ids: Vec<_> = model.keys().copied().collect();
+            (!ids.is_empty()).then(|| ids[which % ids.len()])
+        };
+        match *step {
+            Step::Store(size) => {
+                let stored = store(&spool, serial, size).await;
+                if stored.is_ok() {
+                    model.insert(serial, (size, vec![0, 1], 0, false));
+                } else {
+                    refused.insert(serial);
+                }
+            }
+            Step::Mark(which, at) => {
+                let Some(serial) = pick(which) else { continue };
+                spool.mark(id(serial), vec![(at, Mark::Delivered)]);
+                let message = model.get_mut(&serial).unwrap();
+                message.1.retain(|open| *open != at);
+                if message.1.is_empty() {
+                    model.remove(&serial);
+                }
+            }
+            Step::Defer(which, attempts) => {
+                let Some(serial) = pick(which) else { continue };
+                spool.defer(id(serial), SystemTime::now(), attempts);
+                model.get_mut(&serial).unwrap().2 = attempts;
+            }
+            Step::Hold(which) => {
+                let Some(serial) = pick(which) else { continue };
+                spool.hold(id(serial), "why".into());
+                model.get_mut(&serial).unwrap().3 = true;
+            }
+            Step::Release(which) => {
+                let Some(serial) = pick(which) else { continue };
+                spool.release(id(serial), SystemTime::now());
+                model.get_mut(&serial).unwrap().3 = false;
+            }
+            Step::Fail(call, error) => disk.fail_next(call, error),
+            Step::Restart => {
+                disk.heal();
+                spool.close().await;
+                (spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
+            }
+            Step::Crash => {
+                // Notes go with the batch of this message, so that the model need not guess.
+                disk.heal();
+                store(&spool, serial, 1).await.unwrap();
+                model.insert(serial, (1, vec![0, 1], 0, false));
+                let crashed = crash(directory.path());
+                spool.close().await;
+                (directory, disk) = (crashed, Disk::default());
+                (spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
+            }
+        }
+    }
+    disk.heal();
+    spool.close().await;
+    let left = left(directory.path()).await;
+    // A refused one may come back only if the disk failed twice in a row; the client has it, too.
+    let found: Model = left
+        .into_values()
+        .filter(|m| !refused.contains(&m.id.serial))
+        .map(|m| {
+            let bytes = m.content.unwrap().to_bytes();
+            let size = bytes.len() - content(m.id.serial, 0).len();
+            assert_eq!(bytes, content(m.id.serial, size).to_bytes());
+            (m.id.serial, (size, m.open, m.attempts, m.held))
+        })
+        .collect();
+    assert_eq!(found, model);
+}
