@@ -2,8 +2,10 @@
 //!
 //! Mail goes one way: accept, session, pipeline, spool, scheduler, delivery. The modules stand in that order.
 
+pub mod delivery;
 pub mod dns;
 pub mod mail;
+pub mod scheduler;
 pub mod sign;
 pub mod smtp;
 pub mod spool;

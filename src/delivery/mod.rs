@@ -1,1 +1,304 @@
 //! One attempt, one outcome for each recipient.
+//!
+//! [`Delivery::attempt`] hands a message to one [`target::Target`] and says what became of each
+//! recipient; [`Delivery::probe`] asks whether one exists. Connections are used again. Who is tried
+//! when, and how often, is the scheduler's business.
+//!
+//! Promises: each wait has a deadline; a message whose end a server has seen is never sent to it
+//! again by the same attempt; a Return-Path stands in front of a finally delivered message once.
+//!
+//! # Limits
+//! TLS to a next hop is opportunistic: nothing demands it or checks a certificate yet.
+
+mod broken;
+pub mod config;
+mod connect;
+mod exchange;
+mod maildir;
+pub mod outcome;
+mod pool;
+mod return_path;
+pub mod target;
+
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use tracing::debug;
+
+use crate::dns::Dns;
+use crate::mail::address::Domain;
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
+use crate::mail::envelope::Recipient;
+use crate::mail::id::SpoolId;
+use crate::smtp::client::Protocol;
+use crate::smtp::client::response::Class;
+use crate::smtp::client::response::Response;
+use broken::Broken;
+use connect::Connected;
+use connect::Connector;
+use exchange::Again;
+use pool::Pool;
+use target::Mailboxes;
+
+pub use config::Config;
+pub use outcome::Answer;
+pub use outcome::Cause;
+pub use outcome::Outcome;
+pub use target::Target;
+
+/// Why there can be no deliveries.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot set up TLS for deliveries: {0}")]
+    Tls(String),
+}
+
+/// Hands messages on. Shared by all that deliver or ask.
+pub struct Delivery {
+    hostname: Domain,
+    recipients: usize,
+    connector: Connector,
+    pool: Pool,
+}
+
+/// Whether a connection was used before, and so may have died unseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    New,
+    Used,
+}
+
+impl Delivery {
+    /// `hostname` is what we call ourselves in EHLO and LHLO.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] where the TLS library cannot be set up.
+    pub fn new(config: &Config, hostname: Domain, dns: Dns) -> Result<Delivery, Error> {
+        let connector = Connector::new(hostname.clone(), config.deadlines, dns);
+        Ok(Delivery {
+            hostname,
+            recipients: config.recipients.max(1),
+            connector: connector.map_err(Error::Tls)?,
+            pool: Pool::new(config.reuse),
+        })
+    }
+
+    /// Tries to deliver a message to the recipients `which` of its envelope, and gives one outcome for
+    /// each, in their order. `id` is for the debug log.
+    ///
+    /// Ends by the deadlines of the config. Not cancel safe: when dropped, some recipients may have the
+    /// message, and nobody knows which.
+    pub async fn attempt(
+        &self,
+        target: &Target,
+        id: SpoolId,
+        envelope: &Envelope,
+        which: &[usize],
+        content: &Content,
+    ) -> Vec<Outcome> {
+        let outcomes = match target {
+            Target::Maildir(mailboxes) => {
+                self.to_maildirs(mailboxes, envelope, which, content).await
+            }
+            Target::LmtpUnix(_) | Target::Lmtp(_) => {
+                // RFC 2033: the server delivers finally and writes its Return-Path.
+                let pieces = return_path::without(content);
+                self.to_server(target, envelope, which, &pieces).await
+            }
+            Target::Smtp(_) => {
+                let pieces: Vec<&[u8]> = content.chunks().collect();
+                self.to_server(target, envelope, which, &pieces).await
+            }
+        };
+        debug!(%id, host = %target, ?outcomes, "attempted");
+        outcomes
+    }
+
+    /// Asks the target whether `recipient` exists (RCPT callout with the null sender). A Maildir takes
+    /// everyone. Cancel safe.
+    pub async fn probe(&self, target: &Target, recipient: &Recipient) -> Answer {
+        if let Target::Maildir(_) = target {
+            return Answer::Exists;
+        }
+        let mut wanted = Age::Used;
+        loop {
+            let (mut connection, age) = match self.connection(target, wanted).await {
+                Ok(connection) => connection,
+                Err(reason) => return Answer::Unsure(reason),
+            };
+            wanted = Age::New;
+            match connection.callout(recipient).await {
+                Ok(None) => {
+                    self.keep(target, connection).await;
+                    let text = "the next hop takes no internationalised addresses (SMTPUTF8)";
+                    return Answer::Unknown(Response::ours(553, (5, 6, 7), text));
+                }
+                Ok(Some([mail, rcpt])) if !mail.is_goodbye() && !rcpt.is_goodbye() => {
+                    self.keep(target, connection).await;
+                    return answer(mail, rcpt);
+                }
+                Ok(Some(_)) | Err(_) if age == Age::Used => self.pool.forget(target),
+                Ok(Some([mail, rcpt])) => return answer(mail, rcpt),
+                Err(broken) => return Answer::Unsure(broken.response()),
+            }
+        }
+    }
+
+    /// Closes connections that were idle for too long, until cancelled. To be run beside deliveries,
+    /// once. Cancel safe: what is left is closed without a goodbye.
+    pub async fn tend(&self) {
+        loop {
+            for connection in self.pool.expired().await {
+                connection.quit().await;
+            }
+        }
+    }
+
+    /// Closes all idle connections. Takes at most a second for each. Cancel safe.
+    pub async fn close(&self) {
+        for connection in self.pool.take_all() {
+            connection.quit().await;
+        }
+    }
+
+    async fn to_server(
+        &self,
+        target: &Target,
+        envelope: &Envelope,
+        which: &[usize],
+        pieces: &[&[u8]],
+    ) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(which.len());
+        while let Some(rest) = which.get(outcomes.len()..).filter(|rest| !rest.is_empty()) {
+            let batch = self.transaction(target, envelope, rest, pieces).await;
+            outcomes.extend(batch);
+            if let Some(Outcome::Deferred {
+                reason,
+                cause: Cause::Destination,
+            }) = outcomes.last()
+            {
+                let rest = Outcome::unreachable(reason.clone());
+                outcomes.resize(which.len(), rest);
+            }
+        }
+        outcomes
+    }
+
+    /// One transaction for as many of `which` as go into one; at least one outcome.
+    async fn transaction(
+        &self,
+        target: &Target,
+        envelope: &Envelope,
+        which: &[usize],
+        pieces: &[&[u8]],
+    ) -> Vec<Outcome> {
+        let mut wanted = Age::Used;
+        loop {
+            let (mut connection, age) = match self.connection(target, wanted).await {
+                Ok(connection) => connection,
+                Err(reason) => return vec![Outcome::unreachable(reason); which.len()],
+            };
+            let offered = connection.offered.recipient_limit.unwrap_or(usize::MAX);
+            let batch = &which[..which.len().min(self.recipients).min(offered)];
+            let done = connection.transact(envelope, batch, pieces).await;
+            if done.again == Again::Safe && age == Age::Used {
+                // It died while idle, and the others with it most likely.
+                self.pool.forget(target);
+                wanted = Age::New;
+                continue;
+            }
+            if connection.settle(done.connection).await {
+                self.keep(target, connection).await;
+            }
+            let reason = done.broken.map(Broken::response);
+            let outcome = |answer: Option<Response>| match answer.or_else(|| reason.clone()) {
+                Some(response) => Outcome::of(response),
+                None => Outcome::of(Response::ours(451, (4, 3, 0), "nothing was said of it")),
+            };
+            return done.answers.into_iter().map(outcome).collect();
+        }
+    }
+
+    /// `wanted` is `New` where a used connection will not do.
+    async fn connection(&self, target: &Target, wanted: Age) -> Result<(Connected, Age), Response> {
+        while wanted == Age::Used
+            && let Some(mut connection) = self.pool.take(target)
+        {
+            if connection.is_idle().await {
+                return Ok((connection, Age::Used));
+            }
+        }
+        let connected = match target {
+            Target::LmtpUnix(path) => self.connector.unix(path).await?,
+            Target::Lmtp(endpoint) => self.connector.tcp(endpoint, Protocol::Lmtp).await?,
+            Target::Smtp(endpoint) => self.connector.tcp(endpoint, Protocol::Smtp).await?,
+            Target::Maildir(_) => {
+                let text = "a maildir has no server";
+                return Err(Response::ours(451, (4, 3, 5), text));
+            }
+        };
+        Ok((connected, Age::New))
+    }
+
+    async fn keep(&self, target: &Target, connection: Connected) {
+        if let Some(connection) = self.pool.keep(target, connection) {
+            connection.quit().await;
+        }
+    }
+
+    async fn to_maildirs(
+        &self,
+        mailboxes: &Mailboxes,
+        envelope: &Envelope,
+        which: &[usize],
+        content: &Content,
+    ) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(which.len());
+        for index in which {
+            let recipient = envelope.recipients.get(*index);
+            let path = recipient.map(|recipient| maildir::path(mailboxes, &recipient.address));
+            let outcome = match path {
+                Some(Ok(path)) => self.to_maildir(path, envelope, content).await,
+                Some(Err(outcome)) => outcome,
+                None => Outcome::of(Response::ours(451, (4, 3, 0), "there is no such recipient")),
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    async fn to_maildir(
+        &self,
+        path: std::path::PathBuf,
+        envelope: &Envelope,
+        content: &Content,
+    ) -> Outcome {
+        let top = return_path::field(&envelope.from);
+        let (content, hostname) = (content.clone(), self.hostname.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let mut pieces = return_path::without(&content);
+            pieces.insert(0, top.as_bytes());
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            maildir::deliver(&path, &pieces, hostname.as_str(), now.unwrap_or_default())
+        });
+        written.await.unwrap_or_else(|error| {
+            let text = format!("writing ended early: {error}");
+            Outcome::of(Response::ours(451, (4, 3, 0), &text))
+        })
+    }
+}
+
+/// What the replies to MAIL and RCPT say about a recipient.
+fn answer(mail: Response, rcpt: Response) -> Answer {
+    match (mail.class(), rcpt.class()) {
+        (Class::Done, Class::Done) => Answer::Exists,
+        (Class::Done, Class::Never) => Answer::Unknown(rcpt),
+        (Class::Done, Class::Later | Class::GoOn) => Answer::Unsure(rcpt),
+        // Whoever refuses the null sender says nothing about the recipient.
+        (Class::GoOn | Class::Later | Class::Never, _) => Answer::Unsure(mail),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Makes connections: names to addresses, sockets, the hello, and TLS where the next hop offers it.
+//!
+//! TLS to a next hop is opportunistic (RFC 3207, RFC 7435): any certificate is taken, and where the
+//! handshake does not come off, the message goes in plain text, as it would have without the offer.
+//! LMTP is spoken as it is; it stays on the machine or on its network.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use mail_send::SmtpClient;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::broken::Broken;
+use super::config::Deadlines;
+use super::exchange::Exchange;
+use super::target::Endpoint;
+use super::target::EndpointHost;
+use crate::dns;
+use crate::dns::Dns;
+use crate::mail::address::Domain;
+use crate::smtp::client::Protocol;
+use crate::smtp::client::response::Response;
+
+/// A socket, with or without TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl fmt::Debug for dyn Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stream")
+    }
+}
+
+pub(super) type Connected = Exchange<Box<dyn Stream>>;
+
+/// Makes connections.
+pub(super) struct Connector {
+    hostname: Domain,
+    deadlines: Deadlines,
+    dns: Dns,
+    tls: TlsConnector,
+}
+
+/// Whether to take an offer of TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    IfOffered,
+    Never,
+}
+
+impl Connector {
+    pub(super) fn new(
+        hostname: Domain,
+        deadlines: Deadlines,
+        dns: Dns,
+    ) -> Result<Connector, String> {
+        Ok(Connector {
+            hostname,
+            deadlines,
+            dns,
+            tls: mail_send::smtp::tls::build_tls_connector(true)?,
+        })
+    }
+
+    /// Connects to a unix socket and says LHLO. The error is fit for the log.
+    pub(super) async fn unix(&self, path: &Path) -> Result<Connected, Response> {
+        let limit = self.deadlines.connect;
+        let connecting = timeout(limit, UnixStream::connect(path)).await;
+        let stream = connecting
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|error| cannot_connect(&path.display(), &error))?;
+        self.greet(Box::new(stream), Protocol::Lmtp).await
+    }
+
+    /// Connects to the first address that answers, and says LHLO or EHLO.
+    pub(super) async fn tcp(
+        &self,
+        endpoint: &Endpoint,
+        protocol: Protocol,
+    ) -> Result<Connected, Response> {
+        let stream = self.socket(endpoint).await?;
+        if protocol == Protocol::Lmtp {
+            return self.greet(Box::new(stream), protocol).await;
+        }
+        match self.smtp(stream, endpoint, Tls::IfOffered).await? {
+            Some(connected) => Ok(connected),
+            None => {
+                let stream = self.socket(endpoint).await?;
+                let connected = self.smtp(stream, endpoint, Tls::Never).await?;
+                connected.ok_or_else(|| cannot_connect(endpoint, &"it asks for TLS only"))
+            }
+        }
+    }
+
+    async fn greet(
+        &self,
+        stream: Box<dyn Stream>,
+        protocol: Protocol,
+    ) -> Result<Connected, Response> {
+        Exchange::open(stream, protocol, &self.hostname, self.deadlines)
+            .await
+            .map_err(Broken::response)
+    }
+
+    /// None where TLS was begun and did not come off: the connection is spent, another may do.
+    async fn smtp(
+        &self,
+        stream: TcpStream,
+        endpoint: &Endpoint,
+        tls: Tls,
+    ) -> Result<Option<Connected>, Response> {
+        let plain = Exchange::open(stream, Protocol::Smtp, &self.hostname, self.deadlines)
+            .await
+            .map_err(Broken::response)?;
+        if tls == Tls::Never || !plain.offered.starttls {
+            return Ok(Some(plain.boxed()));
+        }
+        let Some(stream) = plain.start_tls().await.map_err(Broken::response)? else {
+            return Ok(None);
+        };
+        let client = SmtpClient {
+            stream,
+            timeout: self.deadlines.hello,
+        };
+        let name = match &endpoint.host {
+            EndpointHost::Address(address) => address.to_string(),
+            EndpointHost::Name(name) => name.to_string(),
+        };
+        let Ok(client) = client.into_tls(&self.tls, &name).await else {
+            return Ok(None);
+        };
+        let stream: Box<dyn Stream> = Box::new(client.stream);
+        let mut secure = Exchange::resume(stream, Protocol::Smtp, self.deadlines);
+        // RFC 3207 §4.2: what was offered in plain text counts no more.
+        secure
+            .hello(&self.hostname)
+            .await
+            .map_err(Broken::response)?;
+        Ok(Some(secure))
+    }
+
+    async fn socket(&self, endpoint: &Endpoint) -> Result<TcpStream, Response> {
+        let mut failure = cannot_connect(endpoint, &"the name has no address");
+        for address in self.addresses(&endpoint.host).await? {
+            let address = SocketAddr::new(address, endpoint.port);
+            match SmtpClient::connect(address, self.deadlines.connect).await {
+                Ok(client) => {
+                    // Commands are small and each waits for its reply; failing costs only time.
+                    let _ = client.stream.set_nodelay(true);
+                    return Ok(client.stream);
+                }
+                Err(error) => failure = cannot_connect(&address, &error),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn addresses(&self, host: &EndpointHost) -> Result<Vec<IpAddr>, Response> {
+        let name = match host {
+            EndpointHost::Address(address) => return Ok(vec![*address]),
+            EndpointHost::Name(name) => name,
+        };
+        if name.as_str() == "localhost" {
+            // RFC 6761 §6.3
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        self.dns.addresses(name).await.map_err(|error| match error {
+            dns::Error::NotFound => {
+                // Permanent for DNS, but the operator wrote the name and may still mend it.
+                Response::ours(451, (4, 4, 4), &format!("the DNS does not know {name}"))
+            }
+            error => Response::ours(451, (4, 4, 3), &format!("cannot resolve {name}: {error}")),
+        })
+    }
+}
+
+fn cannot_connect(to: &dyn fmt::Display, error: &dyn fmt::Display) -> Response {
+    let text = format!("cannot connect to {to}: {error}");
+    Response::ours(451, (4, 4, 1), &text)
+}
+
+impl Exchange<TcpStream> {
+    fn boxed(self) -> Connected {
+        self.map(|stream| Box::new(stream) as Box<dyn Stream>)
+    }
+}

@@ -1,0 +1,58 @@
+//! What became of one recipient in one attempt.
+
+use crate::smtp::client::response::Class;
+use crate::smtp::client::response::Response;
+
+/// What became of one recipient. The texts are cleaned and fit for the log and for a bounce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The next hop has taken responsibility.
+    Delivered { reply: Response },
+    /// It may come off later.
+    Deferred { reason: Response, cause: Cause },
+    /// It will never come off.
+    Failed { reason: Response },
+}
+
+/// What a delivery has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// This message or recipient was put off; others may fare better.
+    Message,
+    /// The destination takes nothing now: what waits for it need not be tried one by one.
+    Destination,
+}
+
+impl Outcome {
+    /// What a reply to a recipient or to the message means for a recipient.
+    pub(super) fn of(response: Response) -> Outcome {
+        match response.class() {
+            Class::Done => Outcome::Delivered { reply: response },
+            // RFC 5321 §3.8: with 421 the server is going away.
+            Class::Later if response.is_goodbye() => Outcome::unreachable(response),
+            Class::Later | Class::GoOn => Outcome::Deferred {
+                reason: response,
+                cause: Cause::Message,
+            },
+            Class::Never => Outcome::Failed { reason: response },
+        }
+    }
+
+    /// The destination could not be had. Whatever the code in `reason`, there is a later.
+    pub(super) fn unreachable(reason: Response) -> Outcome {
+        Outcome::Deferred {
+            reason,
+            cause: Cause::Destination,
+        }
+    }
+}
+
+/// What a next hop says of a recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Exists,
+    /// It refuses the recipient for good (5xx to RCPT).
+    Unknown(Response),
+    /// It did not say: 4xx, or no connection.
+    Unsure(Response),
+}
