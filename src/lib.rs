@@ -3,6 +3,7 @@
 //! Mail goes one way: accept, session, pipeline, spool, scheduler, delivery. The modules stand in that order.
 
 pub mod delivery;
+pub mod directory;
 pub mod dns;
 pub mod mail;
 pub mod scheduler;
