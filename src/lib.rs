@@ -2,6 +2,8 @@
 //!
 //! Mail goes one way: accept, session, pipeline, spool, scheduler, delivery. The modules stand in that order.
 
+pub mod pipeline;
+
 pub mod delivery;
 pub mod directory;
 pub mod dns;

@@ -1,1 +1,241 @@
 //! Every decision about mail, by phase, in the order in which it happens.
+//!
+//! Two phases so far: [`Pipeline::recipient`] at RCPT TO and [`Pipeline::message`] after the final
+//! dot. To know all that can happen to a message, read these two functions; to add a stage, add a line.
+//! A stage is a function that takes facts and gives a verdict; each may be told to enforce, to
+//! observe (log and count what it would have done) or to be off.
+
+pub mod authenticity;
+pub mod spf;
+pub mod structure;
+pub mod trace;
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::directory::Answer;
+use crate::directory::Directory;
+use crate::mail::address::Address;
+use crate::mail::address::Domain;
+use crate::mail::address::ForwardPath;
+use crate::mail::address::Host;
+use crate::mail::address::ReversePath;
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::SpoolId;
+use crate::smtp::command::Hello;
+use crate::smtp::reply::Refusal;
+use crate::smtp::server::Verb;
+use crate::telemetry::events;
+use crate::verify::Spf;
+use crate::verify::Verifier;
+
+/// Whether a rule acts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It does what it says.
+    #[default]
+    Enforce,
+    /// It logs and counts what it would have refused, and lets pass.
+    Observe,
+    /// It is not asked.
+    Off,
+}
+
+/// What a result leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// A 5xx.
+    Reject,
+    /// A 4xx: try again later.
+    Defer,
+    /// Taken, stored, and delivered only when an operator says so.
+    Hold,
+    /// Taken, with a word in the `X-Gatepost-Mark` field.
+    Mark,
+    /// Taken. The result stands in Authentication-Results all the same.
+    Accept,
+}
+
+/// What the parts of the pipeline are told.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    pub spf: spf::Config,
+    pub structure: structure::Config,
+    pub dmarc: authenticity::Config,
+}
+
+/// The client, as the session knows it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub address: IpAddr,
+    pub verb: Verb,
+    pub hello: Hello,
+    /// TLS version and cipher suite, where TLS is in use.
+    pub tls: Option<(String, String)>,
+}
+
+impl Client {
+    /// Its name as far as SPF can use it; a client that gives none is known by its address.
+    fn host(&self) -> Host {
+        self.hello
+            .host
+            .clone()
+            .unwrap_or(Host::Literal(self.address))
+    }
+
+    fn is_in(&self, networks: &[IpNet]) -> bool {
+        networks
+            .iter()
+            .any(|network| network.contains(&self.address))
+    }
+}
+
+/// What was found out about one transaction before its message came.
+#[derive(Debug)]
+pub struct Case {
+    pub id: SpoolId,
+    pub from: ReversePath,
+    /// None until the first recipient asks for it.
+    spf: Option<spf::Finding>,
+}
+
+impl Case {
+    /// A transaction of which nothing is known yet.
+    pub fn new(id: SpoolId, from: ReversePath) -> Case {
+        Case {
+            id,
+            from,
+            spf: None,
+        }
+    }
+
+    fn spf(&self) -> &[Spf] {
+        self.spf.as_ref().map_or(&[], |finding| &finding.results)
+    }
+}
+
+/// A message that may be stored.
+#[derive(Debug)]
+pub struct Passed {
+    /// With our trace fields.
+    pub content: Content,
+    /// Why it is to be held, where it is.
+    pub hold: Option<String>,
+}
+
+/// All decisions, with the facts that they need.
+pub struct Pipeline {
+    hostname: Domain,
+    config: Config,
+    verifier: Verifier,
+    directory: Directory,
+}
+
+impl Pipeline {
+    /// Decides for the host of that name.
+    pub fn new(
+        hostname: Domain,
+        config: Config,
+        verifier: Verifier,
+        directory: Directory,
+    ) -> Pipeline {
+        Pipeline {
+            hostname,
+            config,
+            verifier,
+            directory,
+        }
+    }
+
+    /// RCPT TO: may this client send to this recipient? Says where to deliver.
+    ///
+    /// The cheapest refusal comes first. SPF is evaluated once a transaction. Cancel safe.
+    pub async fn recipient(
+        &self,
+        client: &Client,
+        case: &mut Case,
+        to: &ForwardPath,
+    ) -> Result<Address, Refusal> {
+        let address = match self.directory.recipient(to).await {
+            Answer::Known(address) => address,
+            Answer::NotOurs(address) => return Err(Refusal::relay_denied(&address)),
+            Answer::Unknown => return Err(Refusal::unknown_user(to)),
+            Answer::Unsure => return Err(Refusal::user_unsure(to)),
+        };
+        if case.spf.is_none() {
+            let found = spf::find(&self.config.spf, &self.verifier, client, &case.from).await;
+            case.spf = Some(found);
+        }
+        if let Some(refusal) = case.spf.as_ref().and_then(|spf| spf.refusal.as_ref())
+            && !address.is_postmaster()
+        {
+            self.enforce(self.config.spf.mode, client, case, "rcpt", refusal)?;
+        }
+        Ok(address)
+    }
+
+    /// The final dot has come. What happens to a message before it is stored, in this order.
+    ///
+    /// Cancel safe; waits for the DNS as long as the verifier's deadline.
+    pub async fn message(
+        &self,
+        client: &Client,
+        case: &Case,
+        envelope: &Envelope,
+        received: &Bytes,
+        now: SystemTime,
+    ) -> Result<Passed, Refusal> {
+        structure::check_hops(received)?;
+        if let Err(refusal) = structure::check(&self.config.structure, received) {
+            self.enforce(self.config.structure.mode, client, case, "data", &refusal)?;
+        }
+        let (evidence, iprev) = tokio::join!(
+            self.verifier.message(received, case.spf()),
+            self.verifier.iprev(client.address),
+        );
+        let verdict = authenticity::judge(&self.config.dmarc, client, &evidence);
+        if let Some(refusal) = &verdict.refusal {
+            self.enforce(self.config.dmarc.mode, client, case, "data", refusal)?;
+        }
+        let results = trace::Results {
+            hostname: &self.hostname,
+            client,
+            case,
+            spf_exempt: case.spf.as_ref().is_some_and(|spf| spf.exempt),
+            evidence: &evidence,
+            iprev: &iprev,
+            verdict: &verdict,
+        };
+        let content = trace::stamp(&results, envelope, received, now);
+        Ok(Passed {
+            content,
+            hold: verdict.hold,
+        })
+    }
+
+    /// Refuses, or says what it would have refused.
+    fn enforce(
+        &self,
+        mode: Mode,
+        client: &Client,
+        case: &Case,
+        stage: &'static str,
+        refusal: &Refusal,
+    ) -> Result<(), Refusal> {
+        match mode {
+            Mode::Enforce => Err(refusal.clone()),
+            Mode::Observe => {
+                events::would_refuse(case.id, client.address, stage, &case.from, refusal.reply());
+                Ok(())
+            }
+            Mode::Off => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Did its author send it? DMARC enforced at DATA (RFC 9989), and the From field that it hangs on.
+//!
+//! Takes evidence, gives a verdict; asks nobody. What config overrides stays visible: the verdict
+//! carries a note that goes into the result header.
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::Action;
+use super::Client;
+use super::Mode;
+use super::spf;
+use crate::mail::address::Domain;
+use crate::smtp::reply::Refusal;
+use crate::verify::ArcResult;
+use crate::verify::Author;
+use crate::verify::DmarcPolicy;
+use crate::verify::DmarcResult;
+use crate::verify::Evidence;
+
+/// `[dmarc]`: what each result does.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// enforce, observe or off.
+    pub mode: Mode,
+    /// A fail where the domain asks for rejection.
+    pub reject: Action,
+    /// A fail where the domain asks for quarantine.
+    pub quarantine: Action,
+    /// The DNS does not answer and the answer could mean rejection.
+    pub temperror: Action,
+    /// The domain's record cannot be read.
+    pub permerror: Action,
+    /// No From field: the message has no author.
+    pub missing_from: Action,
+    /// More than one From field.
+    pub several_from: Action,
+    /// One From field with addresses in several domains. Accepted ones are held to each of them.
+    pub several_domains: Action,
+    /// A From field in which no address with a domain can be found for certain.
+    pub broken_from: Action,
+    /// Networks whose mail is not refused for DMARC.
+    pub exempt: Vec<IpNet>,
+    /// Domains whose ARC seals are believed: a forward that they sealed is not refused.
+    pub trusted_forwarders: Vec<Domain>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            mode: Mode::Enforce,
+            reject: Action::Reject,
+            quarantine: Action::Mark,
+            temperror: Action::Defer,
+            permerror: Action::Accept,
+            missing_from: Action::Reject,
+            several_from: Action::Reject,
+            several_domains: Action::Reject,
+            broken_from: Action::Reject,
+            exempt: spf::loopback(),
+            trusted_forwarders: Vec::new(),
+        }
+    }
+}
+
+/// What is to become of a message.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What to say, where it is refused.
+    pub refusal: Option<Refusal>,
+    /// Why it is held, where it is.
+    pub hold: Option<String>,
+    /// The word for the mark field.
+    pub mark: Option<&'static str>,
+    /// Why a DMARC fail was not acted on, as the value of `policy.dmarc` in the result header.
+    pub override_reason: Option<&'static str>,
+}
+
+/// Weighs the evidence.
+pub(super) fn judge(config: &Config, client: &Client, evidence: &Evidence) -> Verdict {
+    let mut verdict = Verdict::default();
+    if config.mode == Mode::Off {
+        return verdict;
+    }
+    let exempt = client.is_in(&config.exempt);
+    if let Some((action, what)) = author_fault(config, &evidence.author)
+        && !exempt
+    {
+        verdict.act(action, "from-invalid", what, || Refusal::bad_author(what));
+        if verdict.refusal.is_some() {
+            return verdict;
+        }
+    }
+    let domain = dmarc_domain(evidence);
+    let (action, mark, refusal) = match (evidence.dmarc.result, evidence.dmarc.policy) {
+        (DmarcResult::Fail, DmarcPolicy::Reject) => (
+            config.reject,
+            "dmarc-reject",
+            Refusal::dmarc_reject(&domain),
+        ),
+        (DmarcResult::Fail, DmarcPolicy::Quarantine) => (
+            config.quarantine,
+            "dmarc-quarantine",
+            Refusal::dmarc_reject(&domain),
+        ),
+        // Where the record is known and asks for less, nothing could have changed.
+        (DmarcResult::TempError, policy)
+            if policy == DmarcPolicy::Reject || evidence.dmarc.policy_domain.is_none() =>
+        {
+            (
+                config.temperror,
+                "dmarc-temperror",
+                Refusal::dmarc_unsure(&domain),
+            )
+        }
+        (DmarcResult::PermError, _) => (
+            config.permerror,
+            "dmarc-permerror",
+            Refusal::dmarc_reject(&domain),
+        ),
+        (DmarcResult::None | DmarcResult::Pass | DmarcResult::Fail | DmarcResult::TempError, _) => {
+            return verdict;
+        }
+    };
+    if exempt {
+        verdict.override_reason = Some("exempt-network");
+    } else if is_trusted_forward(config, evidence) {
+        verdict.override_reason = Some("trusted-forwarder");
+    } else {
+        verdict.act(action, mark, mark, || refusal.clone());
+    }
+    verdict
+}
+
+impl Verdict {
+    fn act(
+        &mut self,
+        action: Action,
+        mark: &'static str,
+        why: &str,
+        refusal: impl Fn() -> Refusal,
+    ) {
+        match action {
+            Action::Reject => self.refusal = Some(refusal()),
+            Action::Defer => self.refusal = Some(refusal().deferred()),
+            Action::Hold => self.hold = Some(why.to_owned()),
+            Action::Mark => self.mark = Some(mark),
+            Action::Accept => {}
+        }
+    }
+}
+
+fn author_fault(config: &Config, author: &Author) -> Option<(Action, &'static str)> {
+    match author {
+        Author::Domain(_) => None,
+        Author::Missing => Some((config.missing_from, "has no From field")),
+        Author::Fields(_) => Some((config.several_from, "has several From fields")),
+        Author::Domains(_) => Some((
+            config.several_domains,
+            "has a From field with several domains",
+        )),
+        Author::Broken => Some((
+            config.broken_from,
+            "has a From field without a valid address",
+        )),
+    }
+}
+
+/// RFC 8617 §7.2: a chain that holds is worth as much as who sealed it; each must be trusted.
+fn is_trusted_forward(config: &Config, evidence: &Evidence) -> bool {
+    let arc = &evidence.arc;
+    let is_trusted = |sealer: &String| {
+        config
+            .trusted_forwarders
+            .iter()
+            .any(|domain| domain.as_str().eq_ignore_ascii_case(sealer))
+    };
+    arc.result == ArcResult::Pass && !arc.sealers.is_empty() && arc.sealers.iter().all(is_trusted)
+}
+
+/// The domain to name in a reply: the author's, which is what a sender knows.
+fn dmarc_domain(evidence: &Evidence) -> String {
+    match &evidence.author {
+        Author::Domain(domain) => domain.to_string(),
+        Author::Domains(domains) => {
+            let names: Vec<_> = domains.iter().map(Domain::as_str).collect();
+            names.join(", ")
+        }
+        Author::Missing | Author::Fields(_) | Author::Broken => evidence
+            .dmarc
+            .policy_domain
+            .as_ref()
+            .map_or_else(String::new, Domain::to_string),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::command::Hello;
+    use crate::smtp::server::Verb;
+    use crate::verify::Arc;
+    use crate::verify::Dmarc;
+
+    fn client(address: &str) -> Client {
+        Client {
+            address: address.parse().unwrap(),
+            verb: Verb::Ehlo,
+            hello: Hello {
+                text: "c.example".to_owned(),
+                host: None,
+            },
+            tls: None,
+        }
+    }
+
+    fn evidence(author: Author, result: DmarcResult, policy: DmarcPolicy) -> Evidence {
+        Evidence {
+            author,
+            dkim: Vec::new(),
+            arc: Arc {
+                result: ArcResult::None,
+                sealers: Vec::new(),
+            },
+            dmarc: Dmarc {
+                result,
+                policy,
+                policy_domain: Some(Domain::parse("a.example").unwrap()),
+                spf_aligned: false,
+                dkim_aligned: false,
+            },
+        }
+    }
+
+    fn from(name: &str) -> Author {
+        Author::Domain(Domain::parse(name).unwrap())
+    }
+
+    #[test]
+    fn each_result_leads_to_what_config_says() {
+        let config = Config::default();
+        for (result, policy, code, mark) in [
+            (DmarcResult::Pass, DmarcPolicy::Reject, None, None),
+            (DmarcResult::None, DmarcPolicy::None, None, None),
+            (DmarcResult::Fail, DmarcPolicy::None, None, None),
+            (
+                DmarcResult::Fail,
+                DmarcPolicy::Quarantine,
+                None,
+                Some("dmarc-quarantine"),
+            ),
+            (DmarcResult::Fail, DmarcPolicy::Reject, Some(550), None),
+            (DmarcResult::TempError, DmarcPolicy::Reject, Some(451), None),
+            (DmarcResult::TempError, DmarcPolicy::Quarantine, None, None),
+            (DmarcResult::PermError, DmarcPolicy::None, None, None),
+        ] {
+            let evidence = evidence(from("a.example"), result, policy);
+            let verdict = judge(&config, &client("192.0.2.1"), &evidence);
+            let got = verdict.refusal.map(|refusal| refusal.reply().code);
+            assert_eq!((got, verdict.mark), (code, mark), "{result:?} {policy:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_record_may_be_one_that_asks_for_rejection() {
+        let mut evidence = evidence(from("a.example"), DmarcResult::TempError, DmarcPolicy::None);
+        evidence.dmarc.policy_domain = None;
+        let verdict = judge(&Config::default(), &client("192.0.2.1"), &evidence);
+        assert_eq!(verdict.refusal, Some(Refusal::dmarc_unsure("a.example")));
+    }
+
+    #[test]
+    fn a_message_without_one_author_is_refused() {
+        let names = ["a.example", "b.example"].map(|name| Domain::parse(name).unwrap());
+        for author in [
+            Author::Missing,
+            Author::Fields(2),
+            Author::Domains(names.to_vec()),
+            Author::Broken,
+        ] {
+            let evidence = evidence(author.clone(), DmarcResult::None, DmarcPolicy::None);
+            let verdict = judge(&Config::default(), &client("192.0.2.1"), &evidence);
+            let code = verdict.refusal.map(|refusal| refusal.reply().code);
+            assert_eq!(code, Some(550), "{author:?}");
+            let verdict = judge(&Config::default(), &client("127.0.0.1"), &evidence);
+            assert_eq!(verdict.refusal, None, "{author:?} from an exempt network");
+        }
+    }
+
+    #[test]
+    fn an_override_is_noted() {
+        let failed = evidence(from("a.example"), DmarcResult::Fail, DmarcPolicy::Reject);
+        let verdict = judge(&Config::default(), &client("127.0.0.1"), &failed);
+        assert_eq!(verdict.refusal, None);
+        assert_eq!(verdict.override_reason, Some("exempt-network"));
+
+        let config = Config {
+            trusted_forwarders: vec![Domain::parse("list.example").unwrap()],
+            ..Config::default()
+        };
+        let mut sealed = failed;
+        sealed.arc.result = ArcResult::Pass;
+        for (sealers, want) in [
+            (vec!["list.example"], Some("trusted-forwarder")),
+            (vec!["list.example", "other.example"], None),
+            (vec![], None),
+        ] {
+            sealed.arc.sealers = sealers.iter().map(|name| name.to_string()).collect();
+            let verdict = judge(&config, &client("192.0.2.1"), &sealed);
+            assert_eq!(verdict.override_reason, want, "{sealers:?}");
+            assert_eq!(verdict.refusal.is_none(), want.is_some(), "{sealers:?}");
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! What we write into a message: Authentication-Results (RFC 8601), Received-SPF (RFC 7208 §9.1),
+//! Received (RFC 5321 §4.4) and our mark; and what we take out of it.
+//!
+//! Taken out: every Authentication-Results that carries our name, or whose name cannot be read
+//! (RFC 8601 §5), every mark that is not ours, and Return-Path, which only the last hop may write.
+//! Nobody behind us can be fooled by what a stranger wrote in our name.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::Case;
+use super::Client;
+use super::authenticity::Verdict;
+use super::spf;
+use crate::mail::address::Domain;
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
+use crate::mail::headers;
+use crate::smtp::server::Verb;
+use crate::telemetry::events;
+use crate::verify::ArcResult;
+use crate::verify::Author;
+use crate::verify::DkimResult;
+use crate::verify::DmarcPolicy;
+use crate::verify::DmarcResult;
+use crate::verify::Evidence;
+use crate::verify::Iprev;
+use crate::verify::IprevResult;
+use crate::verify::Spf;
+use crate::verify::SpfIdentity;
+use crate::verify::SpfResult;
+
+/// The field that tells a filter behind us what to put aside.
+const MARK: &str = "X-Gatepost-Mark";
+
+/// All that the fields are made from.
+pub(super) struct Results<'a> {
+    pub(super) hostname: &'a Domain,
+    pub(super) client: &'a Client,
+    pub(super) case: &'a Case,
+    pub(super) spf_exempt: bool,
+    pub(super) evidence: &'a Evidence,
+    pub(super) iprev: &'a Iprev,
+    pub(super) verdict: &'a Verdict,
+}
+
+/// The message with our fields in front and without those that nobody else may write.
+pub(super) fn stamp(
+    results: &Results<'_>,
+    envelope: &Envelope,
+    received: &Bytes,
+    now: SystemTime,
+) -> Content {
+    let judgement = authentication_results(results);
+    events::judged(results.case.id, &judgement);
+    let mut prefix = received_field(results, envelope, now);
+    prefix.push_str(&format!(
+        "Authentication-Results: {};\r\n\t{}\r\n",
+        results.hostname,
+        judgement.replace("; ", ";\r\n\t")
+    ));
+    // MAIL FROM first: it is the one that counts.
+    for spf in results.case.spf().iter().rev() {
+        prefix.push_str(&received_spf(results, spf));
+    }
+    let marks: Vec<_> = [spf_mark(results), results.verdict.mark]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !marks.is_empty() {
+        prefix.push_str(&format!("{MARK}: {}\r\n", marks.join(", ")));
+    }
+    Content::assemble(
+        prefix.into(),
+        received,
+        &to_remove(received, results.hostname),
+    )
+}
+
+fn spf_mark<'a>(results: &Results<'a>) -> Option<&'a str> {
+    results.case.spf.as_ref().and_then(|spf| spf.mark)
+}
+
+/// Where the fields stand that we take out, in order.
+fn to_remove(message: &[u8], hostname: &Domain) -> Vec<Range<usize>> {
+    headers::fields(message)
+        .filter(|field| {
+            field.is(MARK)
+                || field.is("Return-Path")
+                || field.is("Authentication-Results") && is_in_our_name(field.value, hostname)
+        })
+        .map(|field| field.range)
+        .collect()
+}
+
+/// Whether a result field claims to be ours. One that cannot be read is treated as if.
+fn is_in_our_name(value: &[u8], hostname: &Domain) -> bool {
+    let Some(rest) = skip_comments(value) else {
+        return true;
+    };
+    let id = match rest.strip_prefix(b"\"") {
+        Some(quoted) => quoted.split(|b| *b == b'"').next().unwrap_or(quoted),
+        None => {
+            let end = rest
+                .iter()
+                .position(|b| b";( \t\r\n".contains(b))
+                .unwrap_or(rest.len());
+            &rest[..end]
+        }
+    };
+    let unescaped: Vec<u8> = id.iter().copied().filter(|b| *b != b'\\').collect();
+    unescaped.is_empty() || unescaped.eq_ignore_ascii_case(hostname.as_str().as_bytes())
+}
+
+/// Passes over white space and comments, which may be nested (RFC 5322 §3.2.2). None: one never ends.
+fn skip_comments(mut rest: &[u8]) -> Option<&[u8]> {
+    loop {
+        rest = rest.trim_ascii_start();
+        if !rest.starts_with(b"(") {
+            return Some(rest);
+        }
+        let mut depth = 0usize;
+        let mut escaped = false;
+        let end = rest.iter().position(|b| {
+            match b {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'(' => depth += 1,
+                b')' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        })?;
+        rest = &rest[end + 1..];
+    }
+}
+
+/// RFC 5321 §4.4
+fn received_field(results: &Results<'_>, envelope: &Envelope, now: SystemTime) -> String {
+    let client = results.client;
+    let name = results
+        .iprev
+        .name
+        .as_ref()
+        .map_or("unknown", Domain::as_str);
+    let address = match client.address {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    };
+    let mut field = format!(
+        "Received: from {} ({name} {address})\r\n",
+        harmless(&client.hello.text)
+    );
+    if let Some((version, cipher)) = &client.tls {
+        field.push_str(&format!("\t(using {version} with cipher {cipher})\r\n"));
+    }
+    field.push_str(&format!(
+        "\tby {} (Gatepost) with {} id {}",
+        results.hostname,
+        protocol(client, envelope),
+        results.case.id
+    ));
+    // With several recipients the others would learn of a blind copy.
+    if let [one] = envelope.recipients.as_slice() {
+        field.push_str(&format!("\r\n\tfor <{}>", one.address));
+    }
+    let date = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
+    let date = jiff::fmt::rfc2822::to_string(&date.to_zoned(TimeZone::UTC)).unwrap_or_default();
+    field.push_str(&format!(";\r\n\t{date}\r\n"));
+    field
+}
+
+/// RFC 3848, RFC 6531 §4.3
+fn protocol(client: &Client, envelope: &Envelope) -> &'static str {
+    match (client.verb, envelope.smtputf8, client.tls.is_some()) {
+        (_, true, true) => "UTF8SMTPS",
+        (_, true, false) => "UTF8SMTP",
+        (Verb::Ehlo, false, true) => "ESMTPS",
+        (Verb::Ehlo, false, false) => "ESMTP",
+        (Verb::Helo, false, _) => "SMTP",
+    }
+}
+
+/// The name that the client gave itself, without what has a meaning in a header.
+fn harmless(hello: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    hello
+        .chars()
+        .map(|c| if keep(c) { c } else { '?' })
+        .collect()
+}
+
+/// RFC 7208 §9.1
+fn received_spf(results: &Results<'_>, spf: &Spf) -> String {
+    let client = results.client.address;
+    let what = match spf.result {
+        SpfResult::Pass => "designates the client as a permitted sender",
+        SpfResult::Fail => "does not permit the client to send",
+        SpfResult::SoftFail => "discourages the use of the client",
+        SpfResult::Neutral => "neither permits nor denies the client",
+        SpfResult::None => "has no SPF record",
+        SpfResult::TempError => "could not be looked up",
+        SpfResult::PermError => "has an SPF record with an error",
+    };
+    format!(
+        "Received-SPF: {} ({}: {} {what})\r\n\tclient-ip={client}; envelope-from={}; helo={};\r\n\
+         \tidentity={}; receiver={}\r\n",
+        spf::name(spf.result),
+        results.hostname,
+        harmless(&spf.domain),
+        quoted(
+            results
+                .case
+                .from
+                .address()
+                .map_or_else(String::new, |from| from.to_string())
+        ),
+        harmless(&results.client.hello.text),
+        spf::identity(spf.identity),
+        results.hostname,
+    )
+}
+
+/// Every method with its result, joined by `; `; without our name in front.
+fn authentication_results(results: &Results<'_>) -> String {
+    let mut all = vec![iprev(results)];
+    if results.spf_exempt {
+        all.push("spf=none (client not checked) policy.spf=exempt-network".to_owned());
+    }
+    all.extend(
+        results
+            .case
+            .spf()
+            .iter()
+            .map(|spf| spf_result(results, spf)),
+    );
+    all.extend(dkim(results.evidence));
+    all.push(arc(results.evidence));
+    all.push(dmarc(results));
+    all.join("; ")
+}
+
+fn iprev(results: &Results<'_>) -> String {
+    let result = match results.iprev.result {
+        IprevResult::Pass => "pass",
+        IprevResult::Fail => "fail",
+        IprevResult::TempError => "temperror",
+        IprevResult::PermError => "permerror",
+    };
+    let mut text = format!("iprev={result}");
+    if let Some(name) = &results.iprev.name {
+        let _ = write!(text, " ({name})");
+    }
+    let _ = write!(
+        text,
+        " policy.iprev={}",
+        quoted(results.client.address.to_string())
+    );
+    text
+}
+
+fn spf_result(results: &Results<'_>, spf: &Spf) -> String {
+    let result = spf::name(spf.result);
+    match (spf.identity, results.case.from.address()) {
+        (SpfIdentity::MailFrom, Some(from)) => {
+            format!("spf={result} smtp.mailfrom={}", value(from.to_string()))
+        }
+        (SpfIdentity::MailFrom, None) | (SpfIdentity::Helo, _) => {
+            format!(
+                "spf={result} smtp.helo={}",
+                value(results.client.hello.text.clone())
+            )
+        }
+    }
+}
+
+/// RFC 8601 §2.7.1, RFC 6008
+fn dkim(evidence: &Evidence) -> Vec<String> {
+    if evidence.dkim.is_empty() {
+        return vec!["dkim=none".to_owned()];
+    }
+    let result = |result| match result {
+        DkimResult::Pass => "pass",
+        DkimResult::Fail => "fail",
+        DkimResult::Neutral => "neutral",
+        DkimResult::Policy => "policy",
+        DkimResult::TempError => "temperror",
+        DkimResult::PermError => "permerror",
+    };
+    evidence
+        .dkim
+        .iter()
+        .map(|signature| {
+            let mut text = format!("dkim={}", result(signature.result));
+            if let Some(reason) = &signature.reason {
+                let _ = write!(text, " ({})", comment(reason));
+            }
+            let _ = write!(text, " header.d={}", value(signature.domain.clone()));
+            if let Some(identity) = &signature.identity {
+                let _ = write!(text, " header.i={}", value(identity.clone()));
+            }
+            let _ = write!(
+                text,
+                " header.s={} header.a={} header.b={}",
+                value(signature.selector.clone()),
+                signature.algorithm,
+                quoted(signature.b.clone())
+            );
+            text
+        })
+        .collect()
+}
+
+/// RFC 8617 §5.2
+fn arc(evidence: &Evidence) -> String {
+    match evidence.arc.result {
+        ArcResult::None => "arc=none".to_owned(),
+        ArcResult::Fail => "arc=fail".to_owned(),
+        ArcResult::Pass => {
+            format!(
+                "arc=pass (sealed by {})",
+                comment(&evidence.arc.sealers.join(" "))
+            )
+        }
+    }
+}
+
+/// RFC 8601 §2.7.4, RFC 9989
+fn dmarc(results: &Results<'_>) -> String {
+    let dmarc = &results.evidence.dmarc;
+    let result = match dmarc.result {
+        DmarcResult::None => "none",
+        DmarcResult::Pass => "pass",
+        DmarcResult::Fail => "fail",
+        DmarcResult::TempError => "temperror",
+        DmarcResult::PermError => "permerror",
+    };
+    let mut text = format!("dmarc={result}");
+    if dmarc.policy_domain.is_some() {
+        let policy = match dmarc.policy {
+            DmarcPolicy::None => "none",
+            DmarcPolicy::Quarantine => "quarantine",
+            DmarcPolicy::Reject => "reject",
+        };
+        let _ = write!(text, " (p={policy})");
+    }
+    match &results.evidence.author {
+        Author::Domain(domain) => {
+            let _ = write!(text, " header.from={domain}");
+        }
+        Author::Domains(domains) => {
+            for domain in domains {
+                let _ = write!(text, " header.from={domain}");
+            }
+        }
+        Author::Missing | Author::Fields(_) | Author::Broken => {}
+    }
+    if let Some(reason) = results.verdict.override_reason {
+        let _ = write!(text, " policy.dmarc={reason}");
+    }
+    text
+}
+
+/// A value as it is where RFC 8601 §2.2 takes it so (an address or a token), else quoted.
+fn value(text: String) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/^_`{|}~.@".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    quoted(text)
+}
+
+/// RFC 2045 §5.1: a token, else a quoted string. A control character cannot stand in it at all.
+fn quoted(text: String) -> String {
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-^_`{|}~.".contains(c);
+    if !text.is_empty() && text.chars().all(token) {
+        return text;
+    }
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => out.push('?'),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// What may stand in a comment without ending it, or the field.
+fn comment(text: &str) -> String {
+    let harm = |c: char| c.is_control() || "()\\;".contains(c);
+    text.chars()
+        .map(|c| if harm(c) { '?' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::address::ReversePath;
+    use crate::mail::envelope::Body;
+    use crate::mail::envelope::Recipient;
+    use crate::smtp::command::Hello;
+    use crate::verify::Arc;
+    use crate::verify::Dmarc;
+    use crate::verify::Signature;
+
+    #[test]
+    fn results_in_our_name_are_recognised() {
+        let us = Domain::parse("mx.example").unwrap();
+        for (value, want) in [
+            (" mx.example; spf=pass", true),
+            (" MX.Example 1; spf=pass", true),
+            ("\r\n\tmx.example;\r\n\tspf=pass", true),
+            (" (a (nested) comment) mx.example; none", true),
+            (" \"mx.example\"; none", true),
+            (" \"mx\\.example\"; none", true),
+            (" mx.example(x); none", true),
+            (" (never ends mx.example; none", true),
+            ("", true),
+            (" other.example; spf=pass", false),
+            (" notmx.example; mx.example", false),
+            (" mx.example.evil.example; none", false),
+        ] {
+            assert_eq!(is_in_our_name(value.as_bytes(), &us), want, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_may_not_write_is_taken_out() {
+        let us = Domain::parse("mx.example").unwrap();
+        let message = b"Return-Path: <x@y.example>\r\nFrom: a\r\n\
+            Authentication-Results : mx.example; dmarc=pass\r\nx-gatepost-mark: none\r\n\
+            garbage\r\nAuthentication-Results: mx.example;\r\n spf=pass\r\n\
+            Authentication-Results: other.example; spf=pass\r\n\r\n\
+            Authentication-Results: mx.example; in the body\r\n";
+        let content = Content::assemble(
+            Bytes::new(),
+            &Bytes::from_static(message),
+            &to_remove(message, &us),
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&content.to_bytes()),
+            "From: a\r\ngarbage\r\nAuthentication-Results: other.example; spf=pass\r\n\r\n\
+             Authentication-Results: mx.example; in the body\r\n"
+        );
+    }
+
+    #[test]
+    fn the_fields_are_written_as_their_rfcs_say() {
+        let address = |text: &str| text.parse().unwrap();
+        let hostname = Domain::parse("mx.example").unwrap();
+        let client = Client {
+            address: "2001:db8::1".parse().unwrap(),
+            verb: Verb::Ehlo,
+            hello: Hello {
+                text: "out(side).example".to_owned(),
+                host: None,
+            },
+            tls: Some(("TLSv1.3".to_owned(), "TLS_AES_256_GCM_SHA384".to_owned())),
+        };
+        let mut case = Case::new(
+            "01JDQ4T9X2K.1".parse().unwrap(),
+            ReversePath::Address(address("\"a b\"@author.example")),
+        );
+        let spf = |identity, result, domain: &str| Spf {
+            result,
+            identity,
+            domain: domain.to_owned(),
+            explanation: None,
+        };
+        case.spf = Some(spf::Finding {
+            results: vec![
+                spf(SpfIdentity::Helo, SpfResult::None, "out.example"),
+                spf(SpfIdentity::MailFrom, SpfResult::SoftFail, "author.example"),
+            ],
+            exempt: false,
+            refusal: None,
+            mark: Some("spf-softfail"),
+        });
+        let evidence = Evidence {
+            author: Author::Domain(Domain::parse("author.example").unwrap()),
+            dkim: vec![Signature {
+                result: DkimResult::Fail,
+                domain: "author.example".to_owned(),
+                selector: "s1".to_owned(),
+                identity: Some("@author.example".to_owned()),
+                algorithm: "rsa-sha256",
+                b: "ab/+cd12".to_owned(),
+                reason: Some("body hash; (differs)".to_owned()),
+                counts: false,
+            }],
+            arc: Arc {
+                result: ArcResult::Pass,
+                sealers: vec!["list.example".to_owned()],
+            },
+            dmarc: Dmarc {
+                result: DmarcResult::Fail,
+                policy: DmarcPolicy::Reject,
+                policy_domain: Some(Domain::parse("author.example").unwrap()),
+                spf_aligned: false,
+                dkim_aligned: false,
+            },
+        };
+        let results = Results {
+            hostname: &hostname,
+            client: &client,
+            case: &case,
+            spf_exempt: false,
+            evidence: &evidence,
+            iprev: &Iprev {
+                result: IprevResult::Pass,
+                name: Some(Domain::parse("out.example").unwrap()),
+            },
+            verdict: &Verdict {
+                override_reason: Some("trusted-forwarder"),
+                ..Verdict::default()
+            },
+        };
+        let envelope = Envelope {
+            from: case.from.clone(),
+            recipients: vec![Recipient::new(address("ann@mx.example"))],
+            body: Body::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envid: None,
+            client: Some(client.address),
+        };
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_764_000_000);
+        let content = stamp(
+            &results,
+            &envelope,
+            &Bytes::from_static(b"\r\nbody\r\n"),
+            now,
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&content.to_bytes()),
+            "Received: from out?side?.example (out.example [IPv6:2001:db8::1])\r\n\
+             \t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n\
+             \tby mx.example (Gatepost) with ESMTPS id 01JDQ4T9X2K.1\r\n\
+             \tfor <ann@mx.example>;\r\n\
+             \tMon, 24 Nov 2025 16:00:00 +0000\r\n\
+             Authentication-Results: mx.example;\r\n\
+             \tiprev=pass (out.example) policy.iprev=\"2001:db8::1\";\r\n\
+             \tspf=none smtp.helo=\"out(side).example\";\r\n\
+             \tspf=softfail smtp.mailfrom=\"\\\"a b\\\"@author.example\";\r\n\
+             \tdkim=fail (body hash? ?differs?) header.d=author.example \
+             header.i=@author.example header.s=s1 header.a=rsa-sha256 header.b=\"ab/+cd12\";\r\n\
+             \tarc=pass (sealed by list.example);\r\n\
+             \tdmarc=fail (p=reject) header.from=author.example policy.dmarc=trusted-forwarder\r\n\
+             Received-SPF: softfail (mx.example: author.example discourages the use of the client)\r\n\
+             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
+             helo=out?side?.example;\r\n\
+             \tidentity=mailfrom; receiver=mx.example\r\n\
+             Received-SPF: none (mx.example: out.example has no SPF record)\r\n\
+             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
+             helo=out?side?.example;\r\n\
+             \tidentity=helo; receiver=mx.example\r\n\
+             X-Gatepost-Mark: spf-softfail\r\n\
+             \r\nbody\r\n"
+        );
+    }
+}
