@@ -1,6 +1,11 @@
 //! Gatepost: a standalone SMTP gateway and MTA.
 //!
-//! Mail goes one way: accept, session, pipeline, spool, scheduler, delivery. The modules stand in that order.
+//! Mail goes one way, and the modules stand in that order: [`accept`] takes the connection,
+//! [`session`] carries the dialogue that [`smtp`] speaks, [`pipeline`] decides, [`spool`] keeps what
+//! was accepted until [`scheduler`] has had [`delivery`] hand it on. ARCHITECTURE.md is the map.
+
+pub mod accept;
+pub mod session;
 
 pub mod pipeline;
 

@@ -1,1 +1,708 @@
-//! One connection from greeting to goodbye.
+//! One connection from greeting to goodbye. It only carries: read a line, take a step, do it.
+//!
+//! What to do next is the protocol's to say ([`crate::smtp::server`]), what is allowed is the
+//! pipeline's. Here are the stream, its deadlines, and the message while it comes in.
+
+mod budget;
+mod stream;
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use bytesize::ByteSize;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::mail::address::Address;
+use crate::mail::address::Domain;
+use crate::mail::address::ForwardPath;
+use crate::mail::address::ReversePath;
+use crate::mail::envelope::Envelope;
+use crate::mail::id::SessionId;
+use crate::mail::id::SpoolId;
+use crate::pipeline::Case;
+use crate::pipeline::Client;
+use crate::pipeline::Pipeline;
+use crate::smtp::command::Hello;
+use crate::smtp::data::Limits;
+use crate::smtp::data::Progress;
+use crate::smtp::data::Receiver;
+use crate::smtp::line;
+use crate::smtp::line::Line;
+use crate::smtp::reply::Refusal;
+use crate::smtp::reply::Reply;
+use crate::smtp::server::Question;
+use crate::smtp::server::Rules;
+use crate::smtp::server::Server;
+use crate::smtp::server::Step;
+use crate::smtp::server::Tls;
+use crate::smtp::server::Verb;
+use crate::spool;
+use crate::spool::Fate;
+use crate::spool::Spool;
+use crate::telemetry::events;
+use crate::tls;
+
+use self::budget::Budget;
+use self::budget::Share;
+use self::stream::Stream;
+
+/// `[session]`: what one connection may do, and how long it may take.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The largest message.
+    pub size: ByteSize,
+    /// The longest line in a message. RFC 5321 §4.5.3.1.6 allows 1000 octets; many senders do not.
+    pub line: ByteSize,
+    /// Recipients of a message.
+    pub recipients: usize,
+    /// Messages in a session.
+    pub transactions: u32,
+    /// How often a client may be told no before it is hung up on.
+    pub errors: u32,
+    /// What all messages on their way in may hold in memory; who comes on top is told to try again.
+    pub memory: ByteSize,
+    /// How long a client must be silent before it is greeted; one that talks first gets 554. Within
+    /// 0s only what has come already is seen.
+    #[serde(with = "humantime_serde")]
+    pub greeting_delay: Duration,
+    /// How long we wait for a command (RFC 5321 §4.5.3.2.7).
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+    /// How long we wait for the next piece of a message (RFC 5321 §4.5.3.2.5).
+    #[serde(with = "humantime_serde")]
+    pub data_timeout: Duration,
+    /// How long a whole message may take.
+    #[serde(with = "humantime_serde")]
+    pub message_timeout: Duration,
+    /// How long a client may take to read a reply.
+    #[serde(with = "humantime_serde")]
+    pub reply_timeout: Duration,
+    /// How long a TLS handshake may take.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            size: ByteSize::mib(50),
+            line: ByteSize::kib(64),
+            recipients: 1000,
+            transactions: 1000,
+            errors: 20,
+            memory: ByteSize::gib(1),
+            greeting_delay: Duration::ZERO,
+            command_timeout: Duration::from_secs(5 * 60),
+            data_timeout: Duration::from_secs(3 * 60),
+            message_timeout: Duration::from_secs(3600),
+            reply_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with the values: key, and what would be right.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        let mut fault = |key: &str, right: &str| faults.push((key.to_owned(), right.to_owned()));
+        if self.recipients < 100 {
+            fault(
+                "recipients",
+                "must be 100 at least (RFC 5321 section 4.5.3.1.8)",
+            );
+        }
+        if self.size < ByteSize::kib(64) {
+            fault(
+                "size",
+                "must be 64KiB at least (RFC 5321 section 4.5.3.1.7)",
+            );
+        }
+        if self.line < ByteSize::b(1000) {
+            fault(
+                "line",
+                "must be 1000B at least (RFC 5321 section 4.5.3.1.6)",
+            );
+        }
+        if self.memory < self.size {
+            fault(
+                "memory",
+                "must be as large as size, or no message of that size could come in",
+            );
+        }
+        if self.transactions == 0 {
+            fault(
+                "transactions",
+                "must be 1 at least, or no mail could come in",
+            );
+        }
+        faults
+    }
+}
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
+    /// Mail from the world for our domains.
+    Mx,
+}
+
+impl Service {
+    /// Its name in config and log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Service::Mx => "mx",
+        }
+    }
+}
+
+/// How a listener does TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    Off,
+    Starttls,
+    Implicit,
+}
+
+/// What is known of a connection before its first octet (behind a PROXY header).
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub id: SessionId,
+    /// The client. IPv4 addresses are never in their IPv6 form.
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub service: Service,
+    pub tls: TlsMode,
+}
+
+/// What all sessions share; a reload makes a new one for the sessions after it.
+pub struct Shared {
+    config: Config,
+    rules: Arc<Rules>,
+    pipeline: Pipeline,
+    spool: Spool,
+    acceptor: TlsAcceptor,
+    budget: Budget,
+}
+
+impl Shared {
+    /// Joins what sessions need. `spool` and `certificates` outlive a reload, the rest does not.
+    pub fn new(
+        hostname: Domain,
+        config: Config,
+        pipeline: Pipeline,
+        spool: Spool,
+        certificates: &tls::Store,
+    ) -> Shared {
+        let rules = Rules {
+            hostname,
+            size: config.size.as_u64(),
+            recipients: config.recipients,
+            errors: config.errors,
+            transactions: config.transactions,
+        };
+        Shared {
+            rules: Arc::new(rules),
+            budget: Budget::new(config.memory),
+            config,
+            pipeline,
+            spool,
+            acceptor: certificates.server_config().into(),
+        }
+    }
+}
+
+/// Why a client gets no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    TooManyInAll,
+    TooManyFromAddress,
+    TooManyFromNetwork,
+    TooFast,
+}
+
+/// Says 421 to a client that gets no session, and hangs up. Never waits for the client.
+pub fn turn_away(stream: TcpStream, reason: TurnedAway) {
+    let reply = match reason {
+        TurnedAway::TooManyInAll => Reply::TOO_MANY_CONNECTIONS,
+        TurnedAway::TooManyFromAddress | TurnedAway::TooManyFromNetwork => Reply::TOO_MANY_FROM_YOU,
+        TurnedAway::TooFast => Reply::TOO_FAST,
+    };
+    let mut text = Vec::new();
+    reply.write(&mut text);
+    // A fresh socket has room for a line; a client that could not take it would be closed on anyway.
+    let _ = stream.try_write(&text);
+}
+
+/// Runs one session to its end. On `stop` it finishes the transaction under way, then says 421.
+///
+/// Not cancel safe: a message that is being stored when it is dropped is stored, and the client
+/// does not learn of it.
+pub async fn serve(
+    stream: TcpStream,
+    connection: Connection,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let began = Instant::now();
+    events::connected(connection.id, connection.peer, connection.service.name());
+    let tls = match connection.tls {
+        TlsMode::Off => Tls::NotOffered,
+        TlsMode::Starttls => Tls::Offered,
+        TlsMode::Implicit => Tls::Active,
+    };
+    let mut session = Session {
+        stream: Stream::new(stream),
+        server: Server::new(shared.rules.clone(), tls),
+        shared: &shared,
+        connection: &connection,
+        case: None,
+        incoming: None,
+        stored: 0,
+    };
+    let ended = session.run(&stop).await;
+    let stored = session.stored;
+    if ended == Ended::TimedOut {
+        session.say(&Reply::TIMEOUT);
+    }
+    let deadline = Instant::now() + LAST_WORDS;
+    match ended {
+        Ended::ByClient => session.stream.close(deadline).await,
+        Ended::ByUs | Ended::TimedOut => session.stream.close_on(deadline).await,
+        Ended::Lost | Ended::NoTls => {}
+    }
+    events::disconnected(
+        connection.id,
+        connection.peer,
+        ended.name(),
+        stored,
+        began.elapsed(),
+    );
+}
+
+/// How long a client may take to read the last reply.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Who ended a session, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// QUIT.
+    ByClient,
+    /// We said our last word and hung up.
+    ByUs,
+    /// The client was gone without QUIT.
+    Lost,
+    TimedOut,
+    /// No TLS came about.
+    NoTls,
+}
+
+impl Ended {
+    fn name(self) -> &'static str {
+        match self {
+            Ended::ByClient => "quit",
+            Ended::ByUs => "closed by us",
+            Ended::Lost => "connection lost",
+            Ended::TimedOut => "timed out",
+            Ended::NoTls => "tls failed",
+        }
+    }
+}
+
+impl From<stream::Error> for Ended {
+    fn from(error: stream::Error) -> Ended {
+        match error {
+            stream::Error::TimedOut => Ended::TimedOut,
+            stream::Error::Closed | stream::Error::Lost(_) => Ended::Lost,
+        }
+    }
+}
+
+struct Session<'a> {
+    stream: Stream,
+    server: Server,
+    shared: &'a Shared,
+    connection: &'a Connection,
+    /// What is known of the transaction under way.
+    case: Option<Case>,
+    /// The message on its way in.
+    incoming: Option<Incoming<'a>>,
+    /// Messages stored so far.
+    stored: u32,
+}
+
+/// A message of which not all has come.
+struct Incoming<'a> {
+    receiver: Receiver,
+    octets: Vec<u8>,
+    share: Share<'a>,
+    deadline: Instant,
+}
+
+impl<'a> Session<'a> {
+    async fn run(&mut self, stop: &CancellationToken) -> Ended {
+        match self.greet().await {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(ended)) | Err(ended) => return ended,
+        }
+        loop {
+            let step = match self.next_step(stop).await {
+                Ok(step) => step,
+                Err(ended) => return ended,
+            };
+            match self.perform(step).await {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(ended)) | Err(ended) => return ended,
+            }
+            if self.server.transaction().is_none() {
+                self.incoming = None; // RSET or EHLO among chunks
+            }
+        }
+    }
+
+    async fn greet(&mut self) -> Result<ControlFlow<Ended>, Ended> {
+        if self.connection.tls == TlsMode::Implicit {
+            self.shake_hands().await?;
+        } else if self
+            .stream
+            .talks_within(self.shared.config.greeting_delay)
+            .await
+        {
+            events::refused(
+                self.id(),
+                self.connection.peer.ip(),
+                "connect",
+                &"",
+                &"",
+                &Reply::TALKS_FIRST,
+            );
+            self.say(&Reply::TALKS_FIRST);
+            return Ok(ControlFlow::Break(Ended::ByUs));
+        }
+        let greeting = self.server.greeting();
+        self.say(&greeting);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Reads a line and asks the protocol what to do. Replies go out before we wait.
+    async fn next_step(&mut self, stop: &CancellationToken) -> Result<Step, Ended> {
+        let deadline = self.deadline(self.shared.config.command_timeout);
+        loop {
+            match line::first(self.stream.input()) {
+                Some(Line::Whole(octets)) => {
+                    let step = self.server.command(&self.stream.input()[..octets]);
+                    self.stream.take(octets + 2);
+                    return Ok(step);
+                }
+                // Where the line ends, and what would be a command behind it, is not known.
+                Some(Line::BareNewline) => return Ok(Step::Close(Reply::BARE_NEWLINE_IN_COMMAND)),
+                Some(Line::TooLong) => return Ok(Step::Close(Reply::LINE_TOO_LONG)),
+                None => {}
+            }
+            self.flush().await?;
+            let between_messages = self.server.transaction().is_none();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if between_messages => {
+                    return Ok(Step::Close(Reply::SHUTTING_DOWN));
+                }
+                read = self.stream.fill(deadline) => read?,
+            }
+        }
+    }
+
+    /// Does what the protocol says, until it wants the next command.
+    async fn perform(&mut self, mut step: Step) -> Result<ControlFlow<Ended>, Ended> {
+        loop {
+            step = match step {
+                Step::Reply(reply) => {
+                    self.say(&reply);
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Step::Close(reply) => {
+                    let ended = if reply == Reply::BYE {
+                        Ended::ByClient
+                    } else {
+                        Ended::ByUs
+                    };
+                    self.say(&reply);
+                    return Ok(ControlFlow::Break(ended));
+                }
+                Step::Ask(Question::Recipient(to)) => {
+                    let answer = self.ask_recipient(&to).await;
+                    self.server.recipient_answered(answer)
+                }
+                Step::Ask(Question::Message(envelope)) => {
+                    let answer = self.ask_message(envelope).await;
+                    self.server.message_answered(answer)
+                }
+                Step::StartTls(reply) => {
+                    // RFC 3207 §4.2: what was sent with STARTTLS came over the open wire.
+                    if !self.stream.input().is_empty() {
+                        self.say(&Reply::STARTTLS_INJECTION);
+                        return Ok(ControlFlow::Break(Ended::ByUs));
+                    }
+                    self.say(&reply);
+                    self.flush().await?;
+                    self.shake_hands().await?;
+                    self.server.tls_started();
+                    self.case = None;
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Step::ReceiveData(reply) => {
+                    self.say(&reply);
+                    self.flush().await?;
+                    self.receive_data().await?
+                }
+                Step::ReceiveChunk { size, chunk } => {
+                    self.receive_chunk(size).await?;
+                    let fault = self
+                        .incoming
+                        .as_ref()
+                        .and_then(|incoming| incoming.receiver.fault());
+                    self.server.chunk_received(size, chunk, fault)
+                }
+                Step::SkipChunk { size, reply } => {
+                    self.skip(size).await?;
+                    Step::Reply(reply)
+                }
+            }
+        }
+    }
+
+    async fn shake_hands(&mut self) -> Result<(), Ended> {
+        let deadline = self.deadline(self.shared.config.handshake_timeout);
+        let shaken = self.stream.start_tls(&self.shared.acceptor, deadline).await;
+        shaken.map_err(|error| {
+            events::tls_failed(self.connection.id, self.connection.peer, &error);
+            Ended::NoTls
+        })
+    }
+
+    async fn receive_data(&mut self) -> Result<Step, Ended> {
+        let mut incoming = self.begin_message();
+        loop {
+            let deadline = incoming
+                .deadline
+                .min(self.deadline(self.shared.config.data_timeout));
+            let mut progress = Progress::More;
+            let read = self.stream.receive(deadline, |input| {
+                progress = incoming.receiver.dotted(input, &mut incoming.octets);
+                incoming.keep_to_budget();
+                match progress {
+                    Progress::More => input.len(),
+                    Progress::End { taken } => taken,
+                }
+            });
+            read.await?;
+            if matches!(progress, Progress::End { .. }) {
+                let fault = incoming.receiver.fault();
+                self.incoming = Some(incoming);
+                return Ok(self.server.data_received(fault));
+            }
+        }
+    }
+
+    async fn receive_chunk(&mut self, size: u64) -> Result<(), Ended> {
+        let mut incoming = match self.incoming.take() {
+            Some(incoming) => incoming,
+            None => self.begin_message(),
+        };
+        let mut rest = size;
+        while rest > 0 {
+            let deadline = incoming
+                .deadline
+                .min(self.deadline(self.shared.config.data_timeout));
+            self.flush().await?;
+            let read = self.stream.receive(deadline, |input| {
+                let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+                incoming
+                    .receiver
+                    .chunk(&input[..taken], &mut incoming.octets);
+                incoming.keep_to_budget();
+                rest -= taken as u64;
+                taken
+            });
+            read.await?;
+        }
+        self.incoming = Some(incoming);
+        Ok(())
+    }
+
+    async fn skip(&mut self, size: u64) -> Result<(), Ended> {
+        let deadline = self.deadline(self.shared.config.message_timeout);
+        let mut rest = size;
+        while rest > 0 {
+            self.flush().await?;
+            let read = self.stream.receive(deadline, |input| {
+                let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+                rest -= taken as u64;
+                taken
+            });
+            read.await?;
+        }
+        Ok(())
+    }
+
+    fn begin_message(&self) -> Incoming<'a> {
+        let config = &self.shared.config;
+        let limits = Limits {
+            size: config.size.as_u64(),
+            line: usize::try_from(config.line.as_u64()).unwrap_or(usize::MAX),
+        };
+        Incoming {
+            receiver: Receiver::new(limits),
+            octets: Vec::new(),
+            share: self.shared.budget.share(),
+            deadline: self.deadline(config.message_timeout),
+        }
+    }
+
+    async fn ask_recipient(&mut self, to: &ForwardPath) -> Result<Address, Refusal> {
+        let client = self.client();
+        let id = self.id();
+        if self.case.as_ref().is_some_and(|case| case.id != id) {
+            self.case = None;
+        }
+        let from = self
+            .server
+            .transaction()
+            .map(|transaction| &transaction.mail.from);
+        let case = self
+            .case
+            .get_or_insert_with(|| Case::new(id, from.cloned().unwrap_or(ReversePath::Null)));
+        let answer = self.shared.pipeline.recipient(&client, case, to).await;
+        if let Err(refusal) = &answer {
+            events::refused(id, client.address, "rcpt", &case.from, to, refusal.reply());
+        }
+        answer
+    }
+
+    /// Judges the message and stores it. The 250 that follows means: on disk.
+    async fn ask_message(&mut self, mut envelope: Envelope) -> Result<SpoolId, Refusal> {
+        envelope.client = Some(self.connection.peer.ip());
+        let answer = match self.incoming.take() {
+            Some(incoming) if incoming.share.is_exhausted() => Err(Refusal::no_memory()),
+            // A chunk may end in the middle of a CRLF.
+            Some(incoming) if incoming.receiver.ends_with_bare_cr() => Err(Refusal::bare_newline()),
+            Some(incoming) => {
+                self.judge_and_store(&envelope, incoming.octets.into())
+                    .await
+            }
+            None => Err(Refusal::not_stored()),
+        };
+        if let Err(refusal) = &answer {
+            events::refused(
+                self.id(),
+                self.connection.peer.ip(),
+                "data",
+                &envelope.from,
+                &envelope.recipients.len(),
+                refusal.reply(),
+            );
+        }
+        self.case = None;
+        answer
+    }
+
+    async fn judge_and_store(
+        &mut self,
+        envelope: &Envelope,
+        received: Bytes,
+    ) -> Result<SpoolId, Refusal> {
+        let shared = self.shared;
+        let client = self.client();
+        let id = self.id();
+        let case = self
+            .case
+            .get_or_insert_with(|| Case::new(id, envelope.from.clone()));
+        let now = SystemTime::now();
+        let passed = shared
+            .pipeline
+            .message(&client, case, envelope, &received, now)
+            .await?;
+        let size = passed.content.len();
+        let fate = match passed.hold {
+            None => Fate::Deliver,
+            Some(reason) => {
+                events::held(id, &reason);
+                Fate::Hold(reason)
+            }
+        };
+        let stored = shared
+            .spool
+            .store(id, envelope.clone(), passed.content, fate)
+            .await;
+        if let Err(error) = stored {
+            events::not_stored(id, &error);
+            return Err(match error {
+                spool::Error::Full { .. } => Refusal::no_space(),
+                _ => Refusal::not_stored(),
+            });
+        }
+        events::accepted(id, envelope, size);
+        self.stored += 1;
+        Ok(id)
+    }
+
+    fn client(&self) -> Client {
+        // The protocol asks nothing before the client has named itself.
+        let unnamed = || {
+            (
+                Verb::Helo,
+                Hello {
+                    text: String::new(),
+                    host: None,
+                },
+            )
+        };
+        let (verb, hello) = self.server.hello().cloned().unwrap_or_else(unnamed);
+        let facts = self.stream.tls().map(tls::facts);
+        Client {
+            address: self.connection.peer.ip(),
+            verb,
+            hello,
+            tls: facts.map(|facts| (facts.version.to_owned(), facts.cipher.to_owned())),
+        }
+    }
+
+    fn id(&self) -> SpoolId {
+        SpoolId {
+            session: self.connection.id,
+            serial: self.server.serial(),
+        }
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        reply.write(self.stream.output());
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        let deadline = self.deadline(self.shared.config.reply_timeout);
+        Ok(self.stream.flush(deadline).await?)
+    }
+
+    fn deadline(&self, timeout: Duration) -> Instant {
+        Instant::now() + timeout
+    }
+}
+
+impl Incoming<'_> {
+    /// Gives all memory back when there is no more to be had; the rest of the message is dropped.
+    fn keep_to_budget(&mut self) {
+        if !self.share.covers(self.octets.len()) {
+            self.octets = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! How many at once, from whom, and how fast: the `[limits]` section and the gate that holds it.
+//!
+//! [`Gate::admit`] is asked once a connection and answers at once; the [`Ticket`] it gives counts
+//! until it is dropped. Knows no clock and no socket. Its memory is bounded: it remembers whoever is
+//! connected, and at most [`REMEMBERED`] more who were here within the last minute.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+use ipnet::IpNet;
+use ipnet::Ipv4Net;
+use ipnet::Ipv6Net;
+use serde::Deserialize;
+
+use crate::session::TurnedAway;
+
+/// `[limits]`: what one gateway takes on at a time. Whoever comes in addition is told 421 and to
+/// come back later (RFC 5321 §3.8).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once in all.
+    pub connections: u32,
+    /// Connections at once from one address.
+    pub per_address: u32,
+    /// Connections at once from one network: /24 of IPv4, /64 of IPv6.
+    pub per_network: u32,
+    /// New connections in a minute from one address. Who was quiet for a minute may open as many at
+    /// once.
+    pub connections_per_minute: u32,
+    /// Networks for which only the limit in all holds.
+    pub exempt: Vec<IpNet>,
+    /// How long a connection from `proxy_protocol_from` may take to send its PROXY header.
+    #[serde(with = "humantime_serde")]
+    pub proxy_header_timeout: Duration,
+    /// How long sessions may go on when the gateway is stopped, before they are cut off.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 10_000,
+            per_address: 50,
+            per_network: 200,
+            connections_per_minute: 120,
+            exempt: vec![
+                IpNet::V4(Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
+                IpNet::V6(Ipv6Net::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)),
+            ],
+            proxy_header_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// What is wrong: key path in the section, and what would be right.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        [
+            ("connections", self.connections),
+            ("per_address", self.per_address),
+            ("per_network", self.per_network),
+            ("connections_per_minute", self.connections_per_minute),
+        ]
+        .into_iter()
+        .filter(|(_, limit)| *limit == 0)
+        .map(|(key, _)| {
+            let right = "0 would turn everybody away; give a number from 1".to_owned();
+            (key.to_owned(), right)
+        })
+        .collect()
+    }
+}
+
+/// The reason in the mail log, and the label of its counter.
+pub(super) fn name(reason: TurnedAway) -> &'static str {
+    match reason {
+        TurnedAway::TooManyInAll => "too many connections",
+        TurnedAway::TooManyFromAddress => "too many from address",
+        TurnedAway::TooManyFromNetwork => "too many from network",
+        TurnedAway::TooFast => "too fast",
+    }
+}
+
+/// How many addresses are remembered that have no connection now. Who is forgotten too early gets a
+/// fresh allowance, nothing worse.
+const REMEMBERED: usize = 65_536;
+
+/// Who may come in. One for all listeners.
+#[derive(Debug)]
+pub(super) struct Gate {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    limits: Limits,
+    open: u32,
+    clients: HashMap<IpAddr, Client>,
+    /// Only networks with open connections.
+    networks: HashMap<IpNet, u32>,
+    /// At how many clients those are forgotten that need no remembering.
+    sweep_at: usize,
+}
+
+/// A token bucket and a count.
+#[derive(Debug)]
+struct Client {
+    open: u32,
+    /// How many connections may be opened now.
+    allowance: f64,
+    as_of: Instant,
+}
+
+impl Gate {
+    pub(super) fn new(limits: Limits) -> Gate {
+        let state = State {
+            limits,
+            open: 0,
+            clients: HashMap::new(),
+            networks: HashMap::new(),
+            sweep_at: SWEEP_FROM,
+        };
+        Gate {
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Other limits from now on. Who is inside stays, even where there are too many now.
+    pub(super) fn set_limits(&self, limits: Limits) {
+        self.state().limits = limits;
+    }
+
+    /// Lets a client in if each limit allows one more.
+    pub(super) fn admit(self: &Arc<Gate>, ip: IpAddr, now: Instant) -> Result<Ticket, TurnedAway> {
+        let mut ticket = self.enter()?;
+        ticket.claim(ip, now)?;
+        Ok(ticket)
+    }
+
+    /// Lets in who is not known yet, because a PROXY header is still to come: counts in all only,
+    /// until [`Ticket::claim`].
+    pub(super) fn enter(self: &Arc<Gate>) -> Result<Ticket, TurnedAway> {
+        let mut state = self.state();
+        if state.open >= state.limits.connections {
+            return Err(TurnedAway::TooManyInAll);
+        }
+        state.open += 1;
+        Ok(Ticket {
+            gate: Arc::clone(self),
+            client: None,
+        })
+    }
+
+    /// No code that could panic runs under the lock, so that poison means nothing here.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One open connection. Dropping it makes room for another.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    gate: Arc<Gate>,
+    /// None while unknown, and for exempt clients.
+    client: Option<IpAddr>,
+}
+
+impl Ticket {
+    /// Says who the client is, once. After an error the ticket is good for nothing but to be dropped.
+    pub(super) fn claim(&mut self, ip: IpAddr, now: Instant) -> Result<(), TurnedAway> {
+        let mut state = self.gate.state();
+        if state.limits.exempt.iter().any(|net| net.contains(&ip)) {
+            return Ok(());
+        }
+        state.claim(ip, now)?;
+        self.client = Some(ip);
+        Ok(())
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.gate.state();
+        state.open = state.open.saturating_sub(1);
+        if let Some(ip) = self.client {
+            state.release(ip);
+        }
+    }
+}
+
+impl State {
+    fn claim(&mut self, ip: IpAddr, now: Instant) -> Result<(), TurnedAway> {
+        self.sweep_if_due(now);
+        let network = network(ip);
+        let in_network = self.networks.get(&network).copied().unwrap_or(0);
+        let per_minute = f64::from(self.limits.connections_per_minute);
+        let client = self.clients.entry(ip).or_insert(Client {
+            open: 0,
+            allowance: per_minute,
+            as_of: now,
+        });
+        if client.open >= self.limits.per_address {
+            return Err(TurnedAway::TooManyFromAddress);
+        }
+        if in_network >= self.limits.per_network {
+            return Err(TurnedAway::TooManyFromNetwork);
+        }
+        let allowance = client.allowance_at(now, per_minute);
+        if allowance < 1.0 {
+            return Err(TurnedAway::TooFast);
+        }
+        client.allowance = allowance - 1.0;
+        client.as_of = now;
+        client.open += 1;
+        self.networks.insert(network, in_network + 1);
+        Ok(())
+    }
+
+    fn release(&mut self, ip: IpAddr) {
+        if let Some(client) = self.clients.get_mut(&ip) {
+            client.open = client.open.saturating_sub(1);
+        }
+        let network = network(ip);
+        match self.networks.get_mut(&network) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                self.networks.remove(&network);
+            }
+        }
+    }
+
+    /// Forgets who is gone and rested. Where that is not enough, because too many come from too many
+    /// addresses, forgets all who are gone. Costs a walk through the table, but only after the table
+    /// has grown by half or more.
+    fn sweep_if_due(&mut self, now: Instant) {
+        if self.clients.len() < self.sweep_at {
+            return;
+        }
+        let full = f64::from(self.limits.connections_per_minute);
+        self.clients
+            .retain(|_, client| client.open > 0 || client.allowance_at(now, full) < full);
+        let connected = self.open as usize;
+        if self.clients.len() > connected + REMEMBERED / 2 {
+            self.clients.retain(|_, client| client.open > 0);
+        }
+        self.sweep_at = (self.clients.len() * 2).clamp(SWEEP_FROM, connected + REMEMBERED);
+    }
+}
+
+/// Below this many clients nothing is worth forgetting.
+const SWEEP_FROM: usize = 1024;
+
+impl Client {
+    /// `full` is both what fills up in a minute and what there can be at most.
+    fn allowance_at(&self, now: Instant, full: f64) -> f64 {
+        let minutes = now.saturating_duration_since(self.as_of).as_secs_f64() / 60.0;
+        (self.allowance + minutes * full).min(full)
+    }
+}
+
+/// What counts as one network: what one customer usually has.
+fn network(ip: IpAddr) -> IpNet {
+    match ip {
+        IpAddr::V4(ip) => IpNet::V4(Ipv4Net::new_assert(ip, 24).trunc()),
+        IpAddr::V6(ip) => IpNet::V6(Ipv6Net::new_assert(ip, 64).trunc()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(limits: Limits) -> Arc<Gate> {
+        Arc::new(Gate::new(limits))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_limit_turns_away_with_its_own_reason() {
+        let limits = Limits {
+            connections: 6,
+            per_address: 2,
+            per_network: 3,
+            connections_per_minute: 3,
+            ..Limits::default()
+        };
+        let gate = gate(limits);
+        let now = Instant::now();
+        let mut inside = Vec::new();
+        for (client, want) in [
+            ("192.0.2.1", None),
+            ("192.0.2.1", None),
+            ("192.0.2.1", Some(TurnedAway::TooManyFromAddress)),
+            ("192.0.2.2", None),
+            ("192.0.2.3", Some(TurnedAway::TooManyFromNetwork)),
+            ("192.0.3.3", None),
+            ("2001:db8::1", None),
+            ("127.0.0.1", None),
+            ("2001:db8:0:1::1", Some(TurnedAway::TooManyInAll)),
+            ("127.0.0.1", Some(TurnedAway::TooManyInAll)),
+        ] {
+            let got = gate.admit(ip(client), now);
+            assert_eq!(got.as_ref().err().copied(), want, "{client}");
+            inside.extend(got);
+        }
+        inside.clear();
+        assert_eq!(gate.state().open, 0);
+        assert!(gate.state().networks.is_empty());
+        inside.extend(gate.admit(ip("192.0.2.1"), now));
+        assert_eq!(inside.len(), 1, "room again after all have left");
+        drop(inside);
+        let got = gate.admit(ip("192.0.2.1"), now).err();
+        assert_eq!(got, Some(TurnedAway::TooFast));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_a_64() {
+        let limits = Limits {
+            per_network: 1,
+            ..Limits::default()
+        };
+        let gate = gate(limits);
+        let now = Instant::now();
+        let _inside = gate.admit(ip("2001:db8::1"), now).unwrap();
+        let same = gate.admit(ip("2001:db8::ffff:0:0:2"), now).err();
+        assert_eq!(same, Some(TurnedAway::TooManyFromNetwork));
+        assert!(gate.admit(ip("2001:db8:0:1::1"), now).is_ok());
+    }
+
+    #[test]
+    fn the_allowance_fills_up_in_a_minute() {
+        let limits = Limits {
+            connections_per_minute: 6,
+            ..Limits::default()
+        };
+        let gate = gate(limits);
+        let start = Instant::now();
+        for (second, tries, want) in [(0, 9, 6), (10, 3, 1), (30, 9, 2), (3600, 9, 6)] {
+            let now = start + Duration::from_secs(second);
+            let admit = |_: &usize| gate.admit(ip("192.0.2.1"), now).is_ok();
+            let got = (0..tries).filter(admit).count();
+            assert_eq!(got, want, "at second {second}");
+        }
+    }
+
+    #[test]
+    fn exempt_clients_know_only_the_limit_in_all() {
+        let limits = Limits {
+            connections: 5,
+            per_address: 1,
+            per_network: 1,
+            connections_per_minute: 1,
+            ..Limits::default()
+        };
+        let gate = gate(limits);
+        let now = Instant::now();
+        let admit = |_| gate.admit(ip("::1"), now);
+        let inside: Vec<_> = (0..9).filter_map(|n| admit(n).ok()).collect();
+        assert_eq!(inside.len(), 5);
+    }
+
+    #[test]
+    fn who_hides_behind_a_proxy_counts_when_known() {
+        let limits = Limits {
+            connections: 2,
+            per_address: 1,
+            ..Limits::default()
+        };
+        let gate = gate(limits);
+        let now = Instant::now();
+        let mut first = gate.enter().unwrap();
+        let mut second = gate.enter().unwrap();
+        assert_eq!(gate.enter().err(), Some(TurnedAway::TooManyInAll));
+        assert_eq!(first.claim(ip("192.0.2.1"), now), Ok(()));
+        let got = second.claim(ip("192.0.2.1"), now);
+        assert_eq!(got, Err(TurnedAway::TooManyFromAddress));
+        drop(second);
+        drop(first);
+        assert_eq!(gate.state().open, 0);
+        assert!(gate.state().networks.is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded_whoever_comes() {
+        let gate = gate(Limits::default());
+        let start = Instant::now();
+        let _stays = gate.admit(ip("192.0.2.1"), start).unwrap();
+        for n in 0..4 * REMEMBERED as u32 {
+            let stranger = IpAddr::V6(std::net::Ipv6Addr::from(
+                0x2001_0db8 << 96 | u128::from(n) << 64,
+            ));
+            drop(gate.admit(stranger, start));
+            assert!(gate.state().clients.len() <= REMEMBERED + 1);
+        }
+        assert_eq!(gate.state().clients[&ip("192.0.2.1")].open, 1);
+        let later = start + Duration::from_secs(61);
+        gate.state().sweep_at = 0;
+        drop(gate.admit(ip("192.0.2.2"), later));
+        assert_eq!(
+            gate.state().clients.len(),
+            2,
+            "rested clients are forgotten"
+        );
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_a_fault() {
+        assert_eq!(Limits::default().faults(), []);
+        let limits = Limits {
+            per_network: 0,
+            ..Limits::default()
+        };
+        assert_eq!(limits.faults()[0].0, "per_network");
+    }
+}
