@@ -1,7 +1,7 @@
 //! The mail log: one function an event. This is an interface, read by people and by programs.
 //!
 //! A line is a constant lower-case message and fields. The same name means the same everywhere:
-//! `id` (a message, `SESSION.NUMBER`), `session`, `peer`, `helo`, `from`, `rcpt`, `host`, `stage`,
+//! `id` (a message, `SESSION.NUMBER`), `session`, `peer`, `from`, `rcpt`, `host`, `stage`,
 //! `reply`, `reason`, `size`, `attempt`, `delay`. Never a password, never content. Counters carry few
 //! label values; what a stranger chose is never a label.
 
@@ -80,7 +80,8 @@ pub fn tls_failed(session: SessionId, peer: SocketAddr, reason: &dyn Display) {
     info!(%session, %peer, %reason, "tls handshake failed");
 }
 
-/// A client was refused something. `stage` is the command (`connect`, `mail`, `rcpt`, `data` ...).
+/// A client was refused something. `stage` is the command (`connect`, `rcpt`, `data`); `rcpt` is empty
+/// at the first, and names each recipient at the last.
 pub fn refused(
     id: SpoolId,
     peer: IpAddr,

@@ -1,0 +1,386 @@
+//! Where events become lines, and where the lines go.
+//!
+//! A line is made in the task where the event happens and handed to one writer thread through a
+//! bounded queue. A reader that does not read (a stuck terminal, a full pipe) can stop that thread,
+//! but never the gateway: what does not fit the queue is dropped, counted and said later.
+
+use std::io;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::TrySendError;
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use metrics::counter;
+use serde::Deserialize;
+use tracing::Event;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing::span;
+use tracing_subscriber::Layer;
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
+
+use crate::telemetry::line;
+use crate::telemetry::line::Fields;
+
+/// `[log]`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How a line looks.
+    pub format: Format,
+    /// What is written: this level and those above it.
+    pub level: Level,
+    /// Where lines go.
+    pub target: Target,
+}
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// `TIME LEVEL MESSAGE name=value ...`
+    #[default]
+    Text,
+    /// One flat JSON object a line.
+    Json,
+}
+
+/// How much is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// An operator must act.
+    Error,
+    /// It works, but worse.
+    Warn,
+    /// One line an event in a message's life.
+    #[default]
+    Info,
+    /// The dialogue.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Where lines go. Under systemd both end in the journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    #[default]
+    Stderr,
+    Stdout,
+}
+
+/// The log could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot start the thread that writes the log")]
+    Thread(#[source] io::Error),
+    #[error("a log was started before in this process")]
+    Twice,
+}
+
+/// Lines that may wait for the writer: about a megabyte.
+const QUEUE: usize = 4096;
+
+/// How long the end of the process waits for what is still in the queue.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// The log of this process. When it is dropped, it waits a moment for what is still to be written.
+#[derive(Debug)]
+pub struct Log {
+    config: Arc<ArcSwap<Config>>,
+    filter: reload::Handle<Targets, Registry>,
+    queue: Queue,
+}
+
+/// Starts the log: from here on every event of this process goes through it. Once a process.
+pub fn start(config: &Config) -> Result<Log, Error> {
+    let queue = match config.target {
+        Target::Stderr => Queue::start(io::stderr()),
+        Target::Stdout => Queue::start(io::stdout()),
+    };
+    let (log, subscriber) = assemble(config, queue.map_err(Error::Thread)?);
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Twice)?;
+    Ok(log)
+}
+
+fn assemble(config: &Config, queue: Queue) -> (Log, impl Subscriber + Send + Sync) {
+    let (filter, handle) = reload::Layer::new(targets(config.level));
+    let config = Arc::new(ArcSwap::from_pointee(*config));
+    let lines = Lines {
+        config: Arc::clone(&config),
+        queue: queue.clone(),
+    };
+    let log = Log {
+        config,
+        filter: handle,
+        queue,
+    };
+    (log, Registry::default().with(lines.with_filter(filter)))
+}
+
+impl Log {
+    /// Takes another format and level. Another target needs a restart.
+    pub fn apply(&self, config: &Config) {
+        self.config.store(Arc::new(*config));
+        // This fails only when the subscriber is gone, and with it every reader of the level.
+        let _ = self.filter.reload(targets(config.level));
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.queue.flush(FLUSH_WITHIN);
+    }
+}
+
+/// Our own events from `level` on; of the libraries only what goes wrong.
+fn targets(level: Level) -> Targets {
+    let (ours, theirs) = match level {
+        Level::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
+        Level::Warn => (LevelFilter::WARN, LevelFilter::ERROR),
+        Level::Info => (LevelFilter::INFO, LevelFilter::ERROR),
+        Level::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
+        Level::Trace => (LevelFilter::TRACE, LevelFilter::DEBUG),
+    };
+    Targets::new()
+        .with_default(theirs)
+        .with_target("gatepost", ours)
+}
+
+/// The layer that makes lines.
+struct Lines {
+    config: Arc<ArcSwap<Config>>,
+    queue: Queue,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(
+        &self,
+        attributes: &span::Attributes<'_>,
+        id: &span::Id,
+        context: Context<'_, S>,
+    ) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(known) = span.extensions().get::<Fields>() {
+                fields.inherit(known);
+            }
+        }
+        let target = event.metadata().target();
+        let target = (!target.starts_with("gatepost")).then_some(target);
+        let level = *event.metadata().level();
+        let format = self.config.load().format;
+        self.queue
+            .push(line::line(format, Timestamp::now(), level, target, &fields));
+    }
+}
+
+/// The way to the writer thread.
+#[derive(Debug, Clone)]
+struct Queue {
+    sender: SyncSender<Item>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Item {
+    Line(String),
+    /// Answered when all before it is written.
+    Flush(SyncSender<()>),
+}
+
+impl Queue {
+    fn start(sink: impl Write + Send + 'static) -> io::Result<Queue> {
+        // Full: the line is dropped and counted.
+        let (sender, receiver) = mpsc::sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let queue = Queue {
+            sender,
+            dropped: Arc::clone(&dropped),
+        };
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(sink, &receiver, &dropped))?;
+        Ok(queue)
+    }
+
+    fn push(&self, line: String) {
+        match self.sender.try_send(Item::Line(line)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                counter!("gatepost_log_dropped_total").increment(1);
+            }
+        }
+    }
+
+    fn flush(&self, within: Duration) {
+        // One answer, and there is room for it.
+        let (answer, answered) = mpsc::sync_channel(1);
+        if self.sender.try_send(Item::Flush(answer)).is_ok() {
+            // Over time or without a writer: the rest is lost, and the process may end.
+            let _ = answered.recv_timeout(within);
+        }
+    }
+}
+
+/// Writes until every sender is gone. What is in the queue is written in one go.
+fn write_lines(mut sink: impl Write, receiver: &Receiver<Item>, dropped: &AtomicU64) {
+    const MOST_AT_ONCE: usize = 64 * 1024;
+    let mut buffer = String::new();
+    let mut answer = None;
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(item) = next {
+            match item {
+                Item::Line(line) => buffer.push_str(&line),
+                Item::Flush(sender) => answer = Some(sender),
+            }
+            let full = buffer.len() >= MOST_AT_ONCE || answer.is_some();
+            next = if full { None } else { receiver.try_recv().ok() };
+        }
+        // Nobody can be told that the log cannot be written.
+        let _ = sink.write_all(buffer.as_bytes());
+        let _ = sink.flush();
+        buffer.clear();
+        if let Some(answer) = answer.take() {
+            let _ = answer.try_send(());
+        }
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            tracing::warn!(lines = lost, "log lines dropped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A sink that can be read, and held up.
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Sink {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_pushed_is_written_in_order_before_a_flush_ends() {
+        let sink = Sink::default();
+        let queue = Queue::start(sink.clone()).unwrap();
+        for number in 0..100 {
+            queue.push(format!("{number}\n"));
+        }
+        queue.flush(Duration::from_secs(10));
+        let text = sink.text();
+        let want: String = (0..100).map(|number| format!("{number}\n")).collect();
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_stops_nobody() {
+        let sink = Sink::default();
+        let queue = Queue::start(sink.clone()).unwrap();
+        let held = sink.0.lock().unwrap();
+        for _ in 0..QUEUE * 2 {
+            queue.push("line\n".to_owned());
+        }
+        assert!(queue.dropped.load(Ordering::Relaxed) > 0);
+        queue.flush(Duration::from_millis(10));
+        drop(held);
+    }
+
+    #[test]
+    fn an_event_says_what_its_spans_know_unless_it_says_it_itself() {
+        let sink = Sink::default();
+        let queue = Queue::start(sink.clone()).unwrap();
+        let (log, subscriber) = assemble(&Config::default(), queue);
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("session", session = "s1", peer = "192.0.2.1");
+            let _inside = span.enter();
+            tracing::info!(peer = "other", "accepted");
+            tracing::debug!("not said");
+            tracing::warn!(target: "foreign", "not said");
+        });
+        drop(log);
+        let text = sink.text();
+        assert!(
+            text.ends_with(" INFO accepted peer=other session=s1\n"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn level_and_format_change_while_it_runs() {
+        let sink = Sink::default();
+        let queue = Queue::start(sink.clone()).unwrap();
+        let (log, subscriber) = assemble(&Config::default(), queue);
+        tracing::subscriber::with_default(subscriber, || {
+            let say = || tracing::debug!(line = 1, "said");
+            say();
+            log.apply(&Config {
+                level: Level::Debug,
+                format: Format::Json,
+                ..Config::default()
+            });
+            say();
+            log.apply(&Config::default());
+            say();
+        });
+        drop(log);
+        let text = sink.text();
+        assert!(
+            text.ends_with("\"level\":\"debug\",\"message\":\"said\",\"line\":1}\n"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}

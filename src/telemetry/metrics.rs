@@ -1,0 +1,226 @@
+//! The counters, as Prometheus reads them.
+//!
+//! The counters move in [`crate::telemetry::events`]; here they get their help texts. Few label
+//! values, and never one that a stranger chose.
+
+use metrics::counter;
+use metrics::describe_counter;
+use metrics::describe_gauge;
+use metrics::gauge;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+/// Counters without labels. They are shown from the start, at zero.
+const COUNTERS: &[(&str, &str)] = &[
+    (
+        "gatepost_connections_total",
+        "Connections that got a session.",
+    ),
+    (
+        "gatepost_tls_failures_total",
+        "TLS handshakes with clients that did not come off.",
+    ),
+    (
+        "gatepost_accepted_total",
+        "Messages stored and acknowledged.",
+    ),
+    (
+        "gatepost_accepted_bytes_total",
+        "Bytes of the messages acknowledged.",
+    ),
+    (
+        "gatepost_store_failures_total",
+        "Messages that the spool could not take; the client was told to try again.",
+    ),
+    (
+        "gatepost_delivered_total",
+        "Recipients whose message the next hop has taken.",
+    ),
+    (
+        "gatepost_deferred_total",
+        "Delivery attempts for a recipient that will be made again.",
+    ),
+    (
+        "gatepost_failed_total",
+        "Recipients that will not be tried again.",
+    ),
+    (
+        "gatepost_held_total",
+        "Messages kept until an operator releases them.",
+    ),
+    (
+        "gatepost_spool_corrupt_total",
+        "Parts of the spool that could not be read and were set aside.",
+    ),
+    (
+        "gatepost_spool_failures_total",
+        "Writes or syncs of the spool that failed.",
+    ),
+    (
+        "gatepost_accept_failures_total",
+        "Times that a connection could not be accepted.",
+    ),
+    (
+        "gatepost_proxy_refused_total",
+        "Connections of proxies without a PROXY header to believe.",
+    ),
+    (
+        "gatepost_session_panics_total",
+        "Sessions ended by a fault in the program.",
+    ),
+    (
+        "gatepost_destination_down_total",
+        "Times that a destination could not be reached and its queue paused.",
+    ),
+    (
+        "gatepost_load_failures_total",
+        "Times that a queued message could not be read for delivery.",
+    ),
+    (
+        "gatepost_log_dropped_total",
+        "Log lines dropped because nobody read the log fast enough.",
+    ),
+];
+
+/// Counters with a label, shown once they have counted something.
+const LABELLED: &[(&str, &str)] = &[
+    (
+        "gatepost_turned_away_total",
+        "Connections turned away before a session began, by reason.",
+    ),
+    (
+        "gatepost_refused_total",
+        "Refusals, by the stage of the dialogue.",
+    ),
+    (
+        "gatepost_would_refuse_total",
+        "Refusals that a rule in observe mode would have given, by stage.",
+    ),
+];
+
+const GAUGES: &[(&str, &str)] = &[
+    (
+        "gatepost_build_info",
+        "Always 1; the label says which version runs.",
+    ),
+    ("gatepost_sessions", "Sessions that are open now."),
+    (
+        "gatepost_queue_messages",
+        "Messages in the spool, held ones too.",
+    ),
+];
+
+/// The counters could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("counters were set up before in this process")]
+    Twice,
+}
+
+/// All counters and gauges of this process.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+/// Sets the counters up. Once a process; what was counted before is lost.
+pub fn install() -> Result<Metrics, Error> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| Error::Twice)?;
+    describe();
+    Ok(Metrics { handle })
+}
+
+impl Metrics {
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+/// So many sessions are open now.
+pub fn sessions(open: usize) {
+    gauge!("gatepost_sessions").set(open as f64);
+}
+
+/// So many messages are in the spool.
+pub fn queue(messages: usize) {
+    gauge!("gatepost_queue_messages").set(messages as f64);
+}
+
+fn describe() {
+    for &(name, help) in COUNTERS {
+        describe_counter!(name, help);
+        counter!(name).increment(0);
+    }
+    for &(name, help) in LABELLED {
+        describe_counter!(name, help);
+    }
+    for &(name, help) in GAUGES {
+        describe_gauge!(name, help);
+    }
+    sessions(0);
+    queue(0);
+    gauge!("gatepost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_metric_of_the_code_has_a_help_text_and_the_other_way_round() {
+        let mut used = BTreeSet::new();
+        collect(
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")),
+            &mut used,
+        );
+        let described: BTreeSet<String> = [COUNTERS, LABELLED, GAUGES]
+            .concat()
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        assert_eq!(used, described);
+    }
+
+    fn collect(directory: &Path, names: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, names);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for kind in ["counter", "gauge", "histogram"] {
+                for rest in text.split(&format!("{kind}!(\"")).skip(1) {
+                    names.extend(rest.split('"').next().map(str::to_owned));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_rendered_with_its_help() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            sessions(3);
+        });
+        let text = Metrics { handle }.render();
+        for line in [
+            "# HELP gatepost_accepted_total Messages stored and acknowledged.",
+            "# TYPE gatepost_accepted_total counter",
+            "gatepost_accepted_total 0",
+            "gatepost_sessions 3",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+        }
+    }
+}
