@@ -34,6 +34,7 @@ use crate::session::Shared;
 use crate::session::TlsMode;
 use crate::session::TurnedAway;
 use crate::telemetry::events;
+use crate::telemetry::metrics;
 
 mod limits;
 mod listeners;
@@ -100,6 +101,7 @@ pub async fn run(
     let mut pause = pin!(time::sleep(Duration::ZERO));
     let mut paused = false;
     loop {
+        metrics::sessions(acceptor.sessions.len());
         tokio::select! {
             biased;
             () = acceptor.stop.cancelled() => return Ok(acceptor.drain().await),
@@ -195,6 +197,7 @@ impl Acceptor {
         let all_ended = async {
             while let Some(ended) = self.sessions.join_next().await {
                 reap(ended);
+                metrics::sessions(self.sessions.len());
             }
         };
         let _ = time::timeout(self.drain_timeout, all_ended).await;

@@ -10,6 +10,7 @@ pub mod spf;
 pub mod structure;
 pub mod trace;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -61,6 +62,28 @@ pub enum Action {
     Mark,
     /// Taken. The result stands in Authentication-Results all the same.
     Accept,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+            Mode::Off => "off",
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::Reject => "reject",
+            Action::Defer => "defer",
+            Action::Hold => "hold",
+            Action::Mark => "mark",
+            Action::Accept => "accept",
+        })
+    }
 }
 
 /// What the parts of the pipeline are told.
@@ -201,9 +224,6 @@ impl Pipeline {
             self.verifier.iprev(client.address),
         );
         let verdict = authenticity::judge(&self.config.dmarc, client, &evidence);
-        if let Some(refusal) = &verdict.refusal {
-            self.enforce(self.config.dmarc.mode, client, case, "data", refusal)?;
-        }
         let results = trace::Results {
             hostname: &self.hostname,
             client,
@@ -213,10 +233,17 @@ impl Pipeline {
             iprev: &iprev,
             verdict: &verdict,
         };
-        let content = trace::stamp(&results, envelope, received, now);
+        let judgement = trace::authentication_results(&results);
+        events::judged(case.id, &judgement);
+        if let Some(refusal) = &verdict.refusal {
+            self.enforce(self.config.dmarc.mode, client, case, "data", refusal)?;
+        }
+        let content = trace::stamp(&results, &judgement, envelope, received, now);
         Ok(Passed {
             content,
-            hold: verdict.hold,
+            hold: verdict
+                .hold
+                .filter(|_| self.config.dmarc.mode == Mode::Enforce),
         })
     }
 

@@ -23,7 +23,6 @@ use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::headers;
 use crate::smtp::server::Verb;
-use crate::telemetry::events;
 use crate::verify::ArcResult;
 use crate::verify::Author;
 use crate::verify::DkimResult;
@@ -50,23 +49,22 @@ pub(super) struct Results<'a> {
     pub(super) verdict: &'a Verdict,
 }
 
-/// The message with our fields in front and without those that nobody else may write.
+/// The message with our fields in front and without those that nobody else may write. `judgement` is
+/// what [`authentication_results`] gives.
 pub(super) fn stamp(
     results: &Results<'_>,
+    judgement: &str,
     envelope: &Envelope,
     received: &Bytes,
     now: SystemTime,
 ) -> Content {
-    let judgement = authentication_results(results);
-    events::judged(results.case.id, &judgement);
     let mut prefix = received_field(results, envelope, now);
     prefix.push_str(&format!(
         "Authentication-Results: {};\r\n\t{}\r\n",
         results.hostname,
         judgement.replace("; ", ";\r\n\t")
     ));
-    // MAIL FROM first: it is the one that counts.
-    for spf in results.case.spf().iter().rev() {
+    for spf in results.case.spf() {
         prefix.push_str(&received_spf(results, spf));
     }
     let marks: Vec<_> = [spf_mark(results), results.verdict.mark]
@@ -228,7 +226,7 @@ fn received_spf(results: &Results<'_>, spf: &Spf) -> String {
 }
 
 /// Every method with its result, joined by `; `; without our name in front.
-fn authentication_results(results: &Results<'_>) -> String {
+pub(super) fn authentication_results(results: &Results<'_>) -> String {
     let mut all = vec![iprev(results)];
     if results.spf_exempt {
         all.push("spf=none (client not checked) policy.spf=exempt-network".to_owned());
@@ -540,6 +538,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_764_000_000);
         let content = stamp(
             &results,
+            &authentication_results(&results),
             &envelope,
             &Bytes::from_static(b"\r\nbody\r\n"),
             now,
@@ -559,14 +558,14 @@ mod tests {
              header.i=@author.example header.s=s1 header.a=rsa-sha256 header.b=\"ab/+cd12\";\r\n\
              \tarc=pass (sealed by list.example);\r\n\
              \tdmarc=fail (p=reject) header.from=author.example policy.dmarc=trusted-forwarder\r\n\
-             Received-SPF: softfail (mx.example: author.example discourages the use of the client)\r\n\
-             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
-             helo=out?side?.example;\r\n\
-             \tidentity=mailfrom; receiver=mx.example\r\n\
              Received-SPF: none (mx.example: out.example has no SPF record)\r\n\
              \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
              helo=out?side?.example;\r\n\
              \tidentity=helo; receiver=mx.example\r\n\
+             Received-SPF: softfail (mx.example: author.example discourages the use of the client)\r\n\
+             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
+             helo=out?side?.example;\r\n\
+             \tidentity=mailfrom; receiver=mx.example\r\n\
              X-Gatepost-Mark: spf-softfail\r\n\
              \r\nbody\r\n"
         );

@@ -603,12 +603,14 @@ impl<'a> Session<'a> {
             None => Err(Refusal::not_stored()),
         };
         if let Err(refusal) = &answer {
+            let recipients = envelope.recipients.iter();
+            let recipients: Vec<_> = recipients.map(|to| format!("<{}>", to.address)).collect();
             events::refused(
                 self.id(),
                 self.connection.peer.ip(),
                 "data",
                 &envelope.from,
-                &envelope.recipients.len(),
+                &recipients.join(" "),
                 refusal.reply(),
             );
         }

@@ -21,6 +21,7 @@ use crate::mail::id::SpoolId;
 use crate::spool::Error;
 use crate::spool::arrivals::Arrival;
 use crate::spool::arrivals::Handover;
+use crate::spool::condition::Condition;
 use crate::spool::index::Entry;
 use crate::spool::index::Place;
 use crate::spool::index::Stored;
@@ -33,6 +34,7 @@ use crate::spool::record::Draft;
 use crate::spool::record::Kind;
 use crate::spool::record::State;
 use crate::telemetry::events;
+use crate::telemetry::metrics;
 
 /// How long a note may wait for company.
 const NOTES_WAIT: Duration = Duration::from_secs(1);
@@ -70,6 +72,7 @@ pub(super) struct Committer {
     log: Box<dyn Log>,
     library: Arc<Library>,
     handover: Arc<Handover>,
+    condition: Arc<Condition>,
     /// Octets of content that may be in the scheduler's hands.
     memory: usize,
     stores: VecDeque<(Draft, Receipt)>,
@@ -88,12 +91,14 @@ impl Committer {
         log: Box<dyn Log>,
         library: Arc<Library>,
         handover: Arc<Handover>,
+        condition: Arc<Condition>,
         memory: usize,
     ) -> Committer {
         Committer {
             log,
             library,
             handover,
+            condition,
             memory,
             stores: VecDeque::new(),
             notes: VecDeque::new(),
@@ -192,12 +197,14 @@ impl Committer {
         }
         match self.log.append(&batch.drafts) {
             Ok(places) => {
+                self.condition.works();
                 self.settle(&batch.drafts, &places, notes, receipts);
                 self.flush = (!self.notes.is_empty()).then(Instant::now);
                 true
             }
             Err(error) => {
                 events::spool_failed(&self.log.place(), &error.in_full());
+                self.condition.failed(&error);
                 for (draft, receipt) in batch.drafts[notes..].iter().zip(receipts) {
                     self.refuse(draft.id, receipt, &error);
                 }
@@ -302,6 +309,7 @@ impl Committer {
             }
             answers.push((receipt.answer, receipt.room));
         }
+        metrics::queue(index.len());
         drop(index);
         for (answer, room) in answers {
             drop(room);

@@ -51,7 +51,9 @@ impl Shared {
         }
         large.write(message.id, &message.content).map_err(|error| {
             events::spool_failed(&path, &error);
-            Error::append(path.clone(), error)
+            let error = Error::append(path.clone(), error);
+            self.condition.failed(&error);
+            error
         })?;
         let id = message.id;
         self.enqueue(message, Stored::InFile)

@@ -23,6 +23,7 @@
 mod arrivals;
 mod clock;
 mod committer;
+mod condition;
 mod config;
 mod disk;
 mod error;
@@ -49,6 +50,7 @@ use std::thread;
 use std::time::Instant;
 use std::time::SystemTime;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -60,6 +62,7 @@ use crate::mail::id::SpoolId;
 use crate::spool::arrivals::Handover;
 use crate::spool::committer::Committer;
 use crate::spool::committer::Job;
+use crate::spool::condition::Condition;
 use crate::spool::disk::Disk;
 use crate::spool::index::Marked;
 use crate::spool::index::Stored;
@@ -77,6 +80,7 @@ use crate::spool::record::micros;
 use crate::spool::recovery::Recovered;
 use crate::spool::segment::SegmentLog;
 use crate::telemetry::events;
+use crate::telemetry::metrics;
 
 pub use crate::spool::arrivals::Arrival;
 pub use crate::spool::arrivals::Arrivals;
@@ -112,6 +116,7 @@ struct Shared {
     queue_size: u32,
     library: Arc<Library>,
     handover: Arc<Handover>,
+    condition: Arc<Condition>,
     clock: Arc<SessionClock>,
     large_message: usize,
     largest: usize,
@@ -139,13 +144,16 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
     let Recovered { index, left, .. } = recovered;
     let (messages, files) = (index.len(), left.sealed.len());
     events::spool_opened(messages, files, recovered.torn, began.elapsed());
+    metrics::queue(messages);
 
     let handover = Arc::<Handover>::default();
     handover.offer_by_id(index.ids());
+    let condition = Arc::<Condition>::default();
     let mut log = SegmentLog::new(disk, segments, config, Arc::clone(&clock), left, lock);
     if let Err(error) = log.begin() {
         // Mail can still go out; what wants to come in tries again to begin a segment.
         events::spool_failed(&log.place(), &error.in_full());
+        condition.failed(&error);
     }
     let largest = log.largest_batch();
     let reader: Arc<dyn Reader> = log.reader();
@@ -154,6 +162,7 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         Box::new(log),
         Arc::clone(&library),
         Arc::clone(&handover),
+        Arc::clone(&condition),
         config.in_memory.as_u64() as usize,
     );
     let (jobs, line) = mpsc::channel();
@@ -170,6 +179,7 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         queue_size,
         library,
         handover,
+        condition,
         clock,
         large_message: config.large_message.as_u64() as usize,
         largest,
@@ -301,6 +311,20 @@ impl Spool {
             self.note(Draft::note(Kind::Release, id, &now));
             drop(index);
             self.0.handover.offer_by_id([id]);
+        }
+    }
+
+    /// Why new mail cannot be stored now, as far as is known without trying: the disk has too little
+    /// free for a large message, or the last write failed. The latter stays until something could be
+    /// written again.
+    pub fn trouble(&self) -> Option<String> {
+        let needed = self.0.keep_free + self.0.large_message as u64;
+        match self.0.library.large.free_space() {
+            Ok(free) if free <= needed => {
+                let (free, floor) = (ByteSize(free), ByteSize(self.0.keep_free));
+                Some(Error::Full { free, floor }.to_string())
+            }
+            _ => self.0.condition.trouble(),
         }
     }
 
