@@ -1,1 +1,379 @@
-//! Builds each part once, joins them, reloads, drains, stops.
+//! The parts list: builds each part once, joins them, reloads, drains, stops. Holds no logic.
+//!
+//! Start: log, data directory, ports, privileges; then, with threads, what is needed to take mail,
+//! and last the listeners. Stop, in the order in which mail flows: no more connections, sessions
+//! finished, no more attempts, attempts finished, spool closed.
+//!
+//! A reload takes a new file as a whole or not at all. Sessions go on with what they began with.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept;
+use crate::accept::Sockets;
+use crate::accept::privileges;
+use crate::accept::readiness;
+use crate::admin;
+use crate::admin::health::Health;
+use crate::config::Config;
+use crate::config::domains;
+use crate::delivery::Delivery;
+use crate::delivery::outcome::Answer;
+use crate::directory::Ask;
+use crate::directory::Directory;
+use crate::directory::Probe;
+use crate::dns::Dns;
+use crate::mail::address::Domain;
+use crate::mail::envelope::Recipient;
+use crate::pipeline;
+use crate::pipeline::Pipeline;
+use crate::scheduler::Route;
+use crate::scheduler::Scheduler;
+use crate::session::Shared;
+use crate::spool;
+use crate::spool::Arrivals;
+use crate::spool::Spool;
+use crate::telemetry::events;
+use crate::telemetry::log;
+use crate::telemetry::log::Log;
+use crate::telemetry::metrics;
+use crate::telemetry::metrics::Metrics;
+use crate::tls;
+use crate::verify::Verifier;
+
+/// How long deliveries under way may take to end when the gateway stops.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(30);
+
+/// Where mail for each of our domains goes.
+type Routes = BTreeMap<Domain, domains::Route>;
+
+/// Runs the gateway until SIGTERM or SIGINT. `path` is where a reload reads the configuration.
+///
+/// Errors are those of the start; once it runs, trouble goes to the log.
+pub fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
+    let log = log::start(&config.log)?;
+    let metrics = metrics::install()?;
+    let user = config.user.as_deref();
+    privileges::make_data_dir(&config.data_dir, user)?;
+    let sockets = Sockets::bind(&config.listen)?;
+    match user {
+        Some(user) => privileges::drop_to(user)?,
+        None if privileges::is_root() => events::runs_as_root(),
+        None => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let signals = Signals::listen()?;
+        let (gateway, arrivals) = Gateway::build(path.to_owned(), config, log)?;
+        gateway.run(sockets, arrivals, metrics, signals).await
+    })
+}
+
+/// What lives as long as the process.
+struct Gateway {
+    path: PathBuf,
+    config: Config,
+    log: Log,
+    certificates: tls::Store,
+    dns: Dns,
+    spool: Spool,
+    delivery: Arc<Delivery>,
+    /// How the scheduler learns of new routes.
+    route: watch::Sender<Route>,
+    shared: Arc<ArcSwap<Shared>>,
+    health: Health,
+}
+
+impl Gateway {
+    fn build(path: PathBuf, config: Config, log: Log) -> anyhow::Result<(Gateway, Arrivals)> {
+        let hostname = config.hostname.clone();
+        let certificates = tls::Store::open(&config.tls, &hostname, &config.data_dir)?;
+        let dns = Dns::new(&config.dns)?;
+        let delivery = Arc::new(Delivery::new(&config.delivery, hostname, dns.clone())?);
+        let routes = Arc::new(config.routes()?);
+        let (spool, arrivals) = spool::open(&config.data_dir.join("spool"), &config.spool)?;
+        let shared = shared(&config, &spool, &certificates, &dns, &delivery, &routes)?;
+        let asked = spool.clone();
+        let gateway = Gateway {
+            path,
+            log,
+            certificates,
+            dns,
+            spool,
+            delivery,
+            route: watch::Sender::new(route(&routes)),
+            shared: Arc::new(ArcSwap::from_pointee(shared)),
+            health: Health::new().asking("spool", move || asked.trouble()),
+            config,
+        };
+        Ok((gateway, arrivals))
+    }
+
+    async fn run(
+        mut self,
+        sockets: Sockets,
+        arrivals: Arrivals,
+        metrics: Metrics,
+        mut signals: Signals,
+    ) -> anyhow::Result<()> {
+        let door = admin::bind(&self.config.admin).await?;
+        let (no_more_mail, no_more_attempts) = (CancellationToken::new(), CancellationToken::new());
+
+        let mut beside = JoinSet::new();
+        let certificates = self.certificates.clone();
+        beside.spawn(async move { certificates.watch().await });
+        if let Some(door) = door {
+            let health = self.health.clone();
+            beside.spawn(admin::serve(
+                door,
+                metrics,
+                health,
+                CancellationToken::new(),
+            ));
+        }
+
+        let mut outlet = JoinSet::new();
+        let scheduler = self.scheduler();
+        outlet.spawn(scheduler.run(arrivals, no_more_attempts.clone(), LAST_ATTEMPTS));
+
+        // One reload at a time; the next waits in the signal.
+        let (reloads, reloading) = mpsc::channel(1);
+        let clock = self.spool.clock();
+        let mut intake = JoinSet::new();
+        intake.spawn(accept::run(
+            sockets,
+            self.config.limits.clone(),
+            self.shared.clone(),
+            Arc::new(move || clock.next(SystemTime::now())),
+            reloading,
+            no_more_mail.clone(),
+        ));
+
+        events::started(self.config.hostname.as_str(), &self.config.data_dir);
+        readiness::ready();
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Stop => break,
+                    Told::Reload => self.reload(&reloads).await,
+                },
+                _ = intake.join_next() => {
+                    events::part_ended("accept");
+                    break;
+                }
+                _ = outlet.join_next() => {
+                    events::part_ended("scheduler");
+                    break;
+                }
+            }
+        }
+        readiness::stopping();
+        self.health.trouble("draining", "the gateway is going down");
+        no_more_mail.cancel();
+        if let Some(Ok(drained)) = intake.join_next().await {
+            let drained = drained?;
+            if drained.aborted > 0 {
+                events::cut_off(drained.aborted);
+            }
+        }
+        no_more_attempts.cancel();
+        outlet.join_next().await;
+        self.delivery.close().await;
+        self.spool.close().await;
+        beside.shutdown().await;
+        events::stopped();
+        Ok(())
+    }
+
+    fn scheduler(&self) -> Scheduler {
+        Scheduler::new(
+            self.config.queue.clone(),
+            self.spool.clone(),
+            self.delivery.clone(),
+            self.route.subscribe(),
+        )
+    }
+
+    async fn reload(&mut self, reloads: &mpsc::Sender<accept::Reload>) {
+        readiness::reloading();
+        match self.take_new_file(reloads).await {
+            Ok(()) => events::reloaded(),
+            Err(error) => events::reload_refused(&format!("{error:#}")),
+        }
+        readiness::ready();
+    }
+
+    /// Reads the file and puts it in force. After an error nothing has changed but, where a listener
+    /// could not be had, the certificates.
+    async fn take_new_file(
+        &mut self,
+        reloads: &mpsc::Sender<accept::Reload>,
+    ) -> anyhow::Result<()> {
+        let mut config = Config::read(&self.path)?;
+        self.keep_what_needs_a_restart(&mut config);
+        let routes = Arc::new(config.routes()?);
+        self.certificates.replace(&config.tls)?;
+        let shared = shared(
+            &config,
+            &self.spool,
+            &self.certificates,
+            &self.dns,
+            &self.delivery,
+            &routes,
+        )?;
+        let (done, outcome) = oneshot::channel();
+        let reload = accept::Reload {
+            listen: config.listen.clone(),
+            limits: config.limits.clone(),
+            done,
+        };
+        reloads
+            .send(reload)
+            .await
+            .context("the gateway is going down")?;
+        outcome.await.context("the gateway is going down")??;
+        self.shared.store(Arc::new(shared));
+        self.route.send_replace(route(&routes));
+        self.log.apply(&config.log);
+        self.config = config;
+        Ok(())
+    }
+
+    /// What was built once stays as it is; the operator is told where the file says otherwise.
+    fn keep_what_needs_a_restart(&self, new: &mut Config) {
+        fn keep<T: Clone + PartialEq>(key: &str, old: &T, new: &mut T) {
+            if old != new {
+                events::needs_restart(key);
+                new.clone_from(old);
+            }
+        }
+        let old = &self.config;
+        keep("hostname", &old.hostname, &mut new.hostname);
+        keep("data_dir", &old.data_dir, &mut new.data_dir);
+        keep("user", &old.user, &mut new.user);
+        keep("dns", &old.dns, &mut new.dns);
+        keep("spool", &old.spool, &mut new.spool);
+        keep("delivery", &old.delivery, &mut new.delivery);
+        keep("queue", &old.queue, &mut new.queue);
+        keep("admin", &old.admin, &mut new.admin);
+        keep("log.target", &old.log.target, &mut new.log.target);
+    }
+}
+
+/// What an operator wants of the process.
+enum Told {
+    Stop,
+    Reload,
+}
+
+/// The signals that we act on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Signals> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Cancel safe.
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+}
+
+/// Where the scheduler sends the mail of a domain.
+fn route(routes: &Arc<Routes>) -> Route {
+    let routes = routes.clone();
+    Arc::new(move |domain| Some(routes.get(domain)?.target.clone()))
+}
+
+/// What sessions share under this configuration.
+fn shared(
+    config: &Config,
+    spool: &Spool,
+    certificates: &tls::Store,
+    dns: &Dns,
+    delivery: &Arc<Delivery>,
+    routes: &Arc<Routes>,
+) -> anyhow::Result<Shared> {
+    let hostname = &config.hostname;
+    let recipients = routes
+        .iter()
+        .map(|(domain, route)| (domain.clone(), route.recipients.clone()));
+    let directory = Directory::open(
+        config.directory.clone(),
+        hostname,
+        recipients.collect(),
+        ask(delivery.clone(), routes.clone()),
+    )?;
+    let decisions = pipeline::Config {
+        spf: config.spf.clone(),
+        structure: config.structure.clone(),
+        dmarc: config.dmarc.clone(),
+    };
+    let verifier = Verifier::new(dns.clone(), hostname, &config.verify);
+    let pipeline = Pipeline::new(hostname.clone(), decisions, verifier, directory);
+    let session = config.session.clone();
+    Ok(Shared::new(
+        hostname.clone(),
+        session,
+        pipeline,
+        spool.clone(),
+        certificates,
+    ))
+}
+
+/// How the next hop of a domain is asked whether it knows a recipient. Who delivers and who decides
+/// do not know each other; this is where they meet.
+fn ask(delivery: Arc<Delivery>, routes: Arc<Routes>) -> Ask {
+    Box::new(move |address| {
+        let delivery = delivery.clone();
+        let route = address
+            .domain()
+            .and_then(|domain| routes.get(domain))
+            .cloned();
+        Box::pin(async move {
+            let Some(route) = route else {
+                return Probe::Unsure;
+            };
+            match delivery
+                .probe(&route.target, &Recipient::new(address))
+                .await
+            {
+                Answer::Exists => Probe::Exists,
+                Answer::Unknown(_) => Probe::Unknown,
+                Answer::Unsure(_) => Probe::Unsure,
+            }
+        })
+    })
+}

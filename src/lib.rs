@@ -4,11 +4,17 @@
 //! [`session`] carries the dialogue that [`smtp`] speaks, [`pipeline`] decides, [`spool`] keeps what
 //! was accepted until [`scheduler`] has had [`delivery`] hand it on. ARCHITECTURE.md is the map.
 
+pub mod cli;
+
+pub mod app;
+pub mod config;
+
 pub mod accept;
 pub mod session;
 
 pub mod pipeline;
 
+pub mod admin;
 pub mod delivery;
 pub mod directory;
 pub mod dns;

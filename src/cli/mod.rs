@@ -1,8 +1,173 @@
 //! The command line: one file a subcommand.
+//!
+//! Each command ends with a status of sysexits(3) and, when it fails, says why and what to do.
+//! Output is plain text; only the help of clap has colours, and only on a terminal.
 
+mod check;
+mod demo;
+mod runner;
+mod serve;
+
+use std::fmt;
+use std::io;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::config::Config;
+use crate::config::DEFAULT_PATH;
+use crate::config::fault::Faults;
+
+/// A standalone SMTP gateway: SPF at RCPT TO, DMARC at DATA, a 250 that means on disk.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gatepost",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  \
+        gatepost demo --once                 the whole job on loopback\n  \
+        gatepost check && gatepost serve     with /etc/gatepost/gatepost.toml\n\n\
+        Exit codes are those of sysexits(3): 64 wrong arguments, 66 no such file, 69 something\n\
+        stands in the way, 78 the configuration has faults."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Arguments),
+    Check(check::Arguments),
+    Demo(demo::Arguments),
+}
+
+/// Which file to read.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(short, long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    /// The configuration, or the status to end with when the faults are said.
+    fn read(&self) -> Result<Config, Status> {
+        Config::read(&self.config).map_err(|faults| {
+            complain(&faults_text(&faults));
+            status_of(&faults)
+        })
+    }
+}
+
+/// How a command ended: sysexits(3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Ok = 0,
+    Usage = 64,
+    NoInput = 66,
+    Unavailable = 69,
+    Config = 78,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> ExitCode {
+        ExitCode::from(status as u8)
+    }
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are errors to clap. Nothing can be done when they cannot be printed.
+            let _ = error.print();
+            let status = if error.use_stderr() {
+                Status::Usage
+            } else {
+                Status::Ok
+            };
+            return status.into();
+        }
+    };
+    let status = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+    };
+    status.into()
+}
+
+/// One fault a line, or the reason why the file cannot be read.
+fn faults_text(faults: &Faults) -> String {
+    match faults {
+        Faults::Wrong { .. } => faults.to_string(),
+        Faults::Unreadable { path, .. } => format!(
+            "{}\n  give another file with --config, or make {} readable",
+            chain(faults),
+            path.display()
+        ),
+    }
+}
+
+fn status_of(faults: &Faults) -> Status {
+    match faults {
+        Faults::Unreadable { .. } => Status::NoInput,
+        Faults::Wrong { .. } => Status::Config,
+    }
+}
+
+/// An error and what is behind it, one a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    format!("gatepost: {}", sources(error).join("\n  because: "))
+}
+
+/// The texts of an error and of what is behind it.
+fn sources(error: &dyn std::error::Error) -> Vec<String> {
+    let errors = std::iter::successors(Some(error), |error| error.source());
+    errors.map(ToString::to_string).collect()
+}
+
+/// Says something to whoever started us. Nothing can be done when they do not listen.
+fn say(text: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Says what is wrong.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_each_command_has_an_example() {
+        let mut command = Arguments::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            if sub.get_name() != "help" {
+                let help = sub.clone().render_long_help().to_string();
+                assert!(help.contains("Example:\n  gatepost "), "{help}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_is_said_with_all_that_is_behind_it() {
+        let error = anyhow::anyhow!("the port is in use").context("cannot listen on [::]:25");
+        assert_eq!(
+            chain(error.as_ref()),
+            "gatepost: cannot listen on [::]:25\n  because: the port is in use"
+        );
+    }
 }

@@ -1,0 +1,373 @@
+//! `gatepost check`: is this configuration right, and what is in force.
+//!
+//! Says every fault of the file at once, then looks at what stands outside of the file and would
+//! stop the start: the user, the data directory, files that the configuration names. Changes nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use clap::Args;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::ConfigFile;
+use crate::cli::Status;
+use crate::cli::complain;
+use crate::cli::faults_text;
+use crate::cli::runner::Access;
+use crate::cli::runner::Runner;
+use crate::cli::say;
+use crate::cli::sources;
+use crate::cli::status_of;
+use crate::config::Config;
+use crate::config::domains::Route;
+use crate::config::fault::Faults;
+use crate::directory::Recipients;
+use crate::mail::address::Domain;
+use crate::tls;
+use crate::tls::CertificateFiles;
+
+/// Says every fault of the configuration at once, or what would be in force. Starts nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  gatepost check --config /etc/gatepost/gatepost.toml")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Answer with one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Status {
+    let path = &arguments.file.config;
+    let config = match Config::read(path) {
+        Ok(config) => config,
+        Err(faults) => {
+            if arguments.json {
+                say(faults_json(path, &faults));
+            } else {
+                complain(&faults_text(&faults));
+            }
+            return status_of(&faults);
+        }
+    };
+    let troubles = outside(&config);
+    if arguments.json {
+        let list: Vec<_> = troubles
+            .iter()
+            .map(|trouble| json!({ "key": trouble.key, "message": trouble.message }))
+            .collect();
+        say(json!({
+            "file": path, "ok": troubles.is_empty(), "faults": list, "in_force": in_force_json(&config),
+        }));
+    } else if troubles.is_empty() {
+        say(format!("{}: ok\n\n{}", path.display(), in_force(&config)));
+    }
+    if troubles.is_empty() {
+        return Status::Ok;
+    }
+    if !arguments.json {
+        for trouble in &troubles {
+            complain(&format!(
+                "{}: {}: {}",
+                path.display(),
+                trouble.key,
+                trouble.message
+            ));
+        }
+    }
+    Status::Config
+}
+
+fn faults_json(path: &Path, faults: &Faults) -> Value {
+    let list: Vec<_> = match faults {
+        Faults::Unreadable { source, .. } => {
+            vec![json!({ "key": "", "message": source.to_string() })]
+        }
+        Faults::Wrong { faults, .. } => faults
+            .iter()
+            .map(|fault| json!({ "line": fault.line, "key": fault.key, "message": fault.message }))
+            .collect(),
+    };
+    json!({ "file": path, "ok": false, "faults": list })
+}
+
+/// Something outside of the file that would stop the start.
+struct Trouble {
+    /// The key that leads to it.
+    key: String,
+    /// What is wrong, and what to do.
+    message: String,
+}
+
+/// Looks for everything outside of the file that would stop the start.
+fn outside(config: &Config) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    let mut trouble = |key: String, message: String| troubles.push(Trouble { key, message });
+    let runner = Runner::named(config.user.as_deref()).unwrap_or_else(|message| {
+        trouble("user".to_owned(), message);
+        Runner::Ourselves
+    });
+    if let Err(message) = check_data_dir(&config.data_dir, &runner) {
+        trouble("data_dir".to_owned(), message);
+    }
+    for (index, files) in config.tls.certificates.iter().enumerate() {
+        let key = format!("tls.certificates[{}]", index + 1);
+        if let Err(error) = tls::inspect(files) {
+            trouble(key, sources(&error).join(": "));
+            continue;
+        }
+        for path in [&files.chain, &files.key] {
+            if let Err(message) = check_readable(path, &runner) {
+                trouble(key.clone(), message);
+            }
+        }
+    }
+    for (name, section) in &config.domains {
+        if let Some(Recipients::File(path)) = &section.recipients
+            && let Err(message) = check_readable(path, &runner)
+        {
+            trouble(format!("domains.\"{name}\".recipients"), message);
+        }
+    }
+    troubles
+}
+
+/// Whether the one who will run the gateway can keep mail here, once the start has made the directory
+/// where there is none, and given it to the user where it is empty.
+fn check_data_dir(path: &Path, runner: &Runner) -> Result<(), String> {
+    let shown = path.display();
+    let may_not_write = |path: &Path| {
+        let (name, path) = (runner.name(), path.display());
+        Err(format!(
+            "{name} may not write to {path}; give it with chown to whoever runs the gateway"
+        ))
+    };
+    match (fs::metadata(path), runner) {
+        (Ok(found), _) if !found.is_dir() => Err(format!("{shown} is not a directory")),
+        (Ok(_), Runner::Ourselves) if runner.may(Access::Write, path) => Ok(()),
+        (Ok(_), Runner::Ourselves) => may_not_write(path),
+        (Ok(found), Runner::Other { user, .. }) => {
+            let is_empty = fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_none());
+            if found.uid() != user.uid.as_raw() && !is_empty {
+                let name = &user.name;
+                return Err(format!(
+                    "{shown} belongs to another user; `chown -R {name} {shown}` gives it over"
+                ));
+            }
+            check_enter(path.parent().unwrap_or(path), runner)
+        }
+        (Err(error), _) if error.kind() != ErrorKind::NotFound => {
+            Err(format!("{shown} cannot be made: {error}"))
+        }
+        (Err(_), _) => match (nearest(path), runner) {
+            (Some(above), Runner::Other { .. }) => check_enter(above, runner),
+            (Some(above), Runner::Ourselves) if !runner.may(Access::Write, above) => {
+                may_not_write(above)
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Root makes the directory and gives it away, but its new owner has to come that far.
+fn check_enter(above: &Path, runner: &Runner) -> Result<(), String> {
+    if runner.may(Access::Enter, above) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} may not enter {above}; `chmod o+x {above}` lets them",
+        runner.name(),
+        above = above.display()
+    ))
+}
+
+/// The nearest place above `path` that exists.
+fn nearest(path: &Path) -> Option<&Path> {
+    path.ancestors().skip(1).find(|above| above.exists())
+}
+
+fn check_readable(path: &Path, runner: &Runner) -> Result<(), String> {
+    match fs::File::open(path) {
+        Ok(_) if runner.may(Access::Read, path) => Ok(()),
+        Ok(_) => Err(format!(
+            "{} may not read {}; chgrp and chmod it, or copy it to where they may",
+            runner.name(),
+            path.display()
+        )),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// What the gateway would do with this file, one thing a line.
+fn in_force(config: &Config) -> String {
+    let mut lines = vec![
+        ("hostname", config.hostname.to_string()),
+        ("data", config.data_dir.display().to_string()),
+        (
+            "user",
+            config
+                .user
+                .clone()
+                .unwrap_or_else(|| "as started".to_owned()),
+        ),
+    ];
+    lines.extend(config.listeners().into_iter().map(|text| ("listen", text)));
+    lines.push(("admin", config.admin.listen.to_string()));
+    lines.extend(certificates(config).into_iter().map(|text| ("tls", text)));
+    lines.extend(checks(config));
+    for (name, route) in routes(config) {
+        let text = format!(
+            "{name} to {}, recipients {}",
+            route.target, route.recipients
+        );
+        lines.push(("domain", text));
+    }
+    let lines: Vec<_> = lines
+        .into_iter()
+        .map(|(name, text)| format!("{name:<9} {text}"))
+        .collect();
+    lines.join("\n")
+}
+
+/// The same for programs.
+fn in_force_json(config: &Config) -> Value {
+    let domains: serde_json::Map<_, _> = routes(config)
+        .into_iter()
+        .map(|(name, route)| {
+            let (target, recipients) = (route.target.to_string(), route.recipients.to_string());
+            let value = json!({ "deliver": target, "recipients": recipients });
+            (name.to_string(), value)
+        })
+        .collect();
+    let checks: serde_json::Map<_, _> = checks(config)
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), text.into()))
+        .collect();
+    json!({
+        "hostname": config.hostname, "data_dir": config.data_dir, "user": config.user,
+        "listen": config.listeners(), "admin": config.admin.listen.to_string(),
+        "certificates": certificates(config), "checks": checks, "domains": domains,
+    })
+}
+
+/// What each check does about its results.
+fn checks(config: &Config) -> [(&'static str, String); 3] {
+    let (spf, structure, dmarc) = (&config.spf, &config.structure, &config.dmarc);
+    let fail = match spf.unless_dmarc {
+        true => format!("{} unless the domain publishes DMARC", spf.fail),
+        false => spf.fail.to_string(),
+    };
+    [
+        (
+            "spf",
+            format!(
+                "{}: fail {fail}, softfail {}, neutral {}, none {}, permerror {}, temperror {}",
+                spf.mode, spf.softfail, spf.neutral, spf.none, spf.permerror, spf.temperror
+            ),
+        ),
+        (
+            "structure",
+            format!(
+                "{}: missing date {}, repeated field {}, malformed line {}",
+                structure.mode,
+                structure.missing_date,
+                structure.repeated_field,
+                structure.malformed_line
+            ),
+        ),
+        (
+            "dmarc",
+            format!(
+                "{}: p=reject {}, p=quarantine {}, temperror {}, permerror {}",
+                dmarc.mode, dmarc.reject, dmarc.quarantine, dmarc.temperror, dmarc.permerror
+            ),
+        ),
+    ]
+}
+
+fn certificates(config: &Config) -> Vec<String> {
+    if config.tls.certificates.is_empty() {
+        return vec![format!(
+            "self-signed for {}, which nobody trusts",
+            config.hostname
+        )];
+    }
+    let certificate = |files: &CertificateFiles| match tls::inspect(files) {
+        Ok(found) => format!(
+            "{} for {} until {:.0}",
+            files.chain.display(),
+            found.names.join(" "),
+            found.expires
+        ),
+        Err(_) => format!("{} cannot be used", files.chain.display()),
+    };
+    config.tls.certificates.iter().map(certificate).collect()
+}
+
+/// A configuration without faults has a route for each of its domains.
+fn routes(config: &Config) -> BTreeMap<Domain, Route> {
+    config.routes().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_stop_the_start_is_found_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "hostname = 'mx.example.com'\ndata_dir = '{0}/file/none'\nuser = 'no-such-user'\n\
+             [domains.'example.com']\nrecipients = '{0}/list'\n\
+             [tls]\ncertificates = [{{ chain = '{0}/c.pem', key = '{0}/k.pem' }}]\n",
+            folder.path().display()
+        );
+        fs::write(folder.path().join("file"), "").unwrap();
+        let config = Config::parse(&text).unwrap();
+        let keys = |config: &Config| -> Vec<String> {
+            let troubles = outside(config).into_iter();
+            troubles.map(|trouble| trouble.key).collect()
+        };
+        let all = [
+            "user",
+            "data_dir",
+            "tls.certificates[1]",
+            "domains.\"example.com\".recipients",
+        ];
+        assert_eq!(keys(&config), all);
+
+        let config = Config {
+            user: None,
+            data_dir: folder.path().join("made/at/the/start"),
+            tls: tls::Config::default(),
+            ..config
+        };
+        fs::write(folder.path().join("list"), "a\n").unwrap();
+        assert_eq!(keys(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_in_force_is_told_with_the_defaults_filled_in() {
+        let text = "hostname = 'mx.example.com'\n[domains.'a.example']\n[domains.'b.example']\n\
+                    deliver = 'lmtp:unix:/run/dovecot/lmtp'\n";
+        assert_eq!(
+            in_force(&Config::parse(text).unwrap()),
+            "hostname  mx.example.com\n\
+             data      /var/lib/gatepost\n\
+             user      as started\n\
+             listen    port 25 of all addresses (mx, tls starttls)\n\
+             admin     127.0.0.1:9125\n\
+             tls       self-signed for mx.example.com, which nobody trusts\n\
+             spf       enforce: fail reject, softfail mark, neutral accept, none accept, \
+             permerror mark, temperror defer\n\
+             structure enforce: missing date reject, repeated field reject, malformed line reject\n\
+             dmarc     enforce: p=reject reject, p=quarantine mark, temperror defer, permerror accept\n\
+             domain    a.example to maildir:/var/lib/gatepost/mail/{domain}/{local}, recipients any\n\
+             domain    b.example to lmtp:unix:/run/dovecot/lmtp, recipients callout"
+        );
+    }
+}

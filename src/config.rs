@@ -1,1 +1,0 @@
-//! The file as one struct of the parts' own Config.

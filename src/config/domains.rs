@@ -1,0 +1,143 @@
+//! `[domains.NAME]`: the domains that we take mail for, where it goes and who is known there.
+//!
+//! This list is the only permission to relay. A name stands for itself alone: there are no
+//! wildcards, and a subdomain is a domain of its own.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::config::document::Document;
+use crate::config::document::KeyPath;
+use crate::config::document::Step;
+use crate::delivery::target;
+use crate::delivery::target::Target;
+use crate::directory::Recipients;
+use crate::mail::address::Domain;
+
+/// All of `[domains]`.
+pub type Domains = BTreeMap<Domain, Section>;
+
+/// One `[domains.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Section {
+    /// Where its mail goes. Default: a Maildir for each recipient under the data directory.
+    pub deliver: Option<Target>,
+    /// Who is known there. Default: whom the next hop knows, or anybody where we keep the Maildirs.
+    pub recipients: Option<Recipients>,
+}
+
+/// What becomes of mail for a domain: its section with the defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub target: Target,
+    pub recipients: Recipients,
+}
+
+impl Section {
+    /// What is in force for the domain of this section.
+    pub(super) fn route(&self, data_dir: &Path) -> Result<Route, target::Error> {
+        let target = match &self.deliver {
+            Some(target) => target.clone(),
+            None => Target::parse(&format!(
+                "maildir:{}/mail/{{domain}}/{{local}}",
+                data_dir.display()
+            ))?,
+        };
+        let recipients = match (&self.recipients, &target) {
+            (Some(recipients), _) => recipients.clone(),
+            (None, Target::Maildir(_)) => Recipients::Any,
+            (None, Target::LmtpUnix(_) | Target::Lmtp(_) | Target::Smtp(_)) => Recipients::Callout,
+        };
+        Ok(Route { target, recipients })
+    }
+
+    /// What is wrong with the values taken together.
+    pub(super) fn faults(&self) -> Vec<(String, String)> {
+        match (&self.deliver, &self.recipients) {
+            (None | Some(Target::Maildir(_)), Some(Recipients::Callout)) => vec![(
+                "recipients".to_owned(),
+                "a Maildir cannot be asked; give \"any\" or the full path of a file".to_owned(),
+            )],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What is wrong with the names under `[domains]`: each is the right to send us mail.
+pub(super) fn name_faults(document: &Document<'_>) -> Vec<(KeyPath, String)> {
+    let domains = KeyPath::default().key("domains");
+    let mut seen = BTreeMap::new();
+    let mut faults = Vec::new();
+    let mut names = document.keys(&domains);
+    names.sort_by_key(|name| document.line_of(&domains.key(name)));
+    for name in names {
+        let path = domains.key(name);
+        let message = match Domain::parse(name) {
+            _ if name.contains('*') => {
+                "there are no wildcards, they would make an open relay; name each domain".to_owned()
+            }
+            _ if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() => {
+                "an IP address is not a domain; give its name".to_owned()
+            }
+            Ok(_) if !name.contains('.') && is_split(document, &path) => format!(
+                "a name with dots needs quotes here: [domains.\"{}\"]",
+                joined(document, &path, name)
+            ),
+            Ok(domain) => match seen.insert(domain, path.clone()) {
+                Some(first) => format!(
+                    "the domain was given before, in line {}; keep one of them",
+                    document.line_of(&first)
+                ),
+                None => continue,
+            },
+            Err(reason) => format!("this is not the name of a domain: {reason}"),
+        };
+        faults.push((path, message));
+    }
+    faults
+}
+
+/// The path with the domain in it as the file spells it.
+pub(super) fn as_written(document: &Document<'_>, path: KeyPath) -> KeyPath {
+    let [Step::Key(section), Step::Key(name), rest @ ..] = path.steps() else {
+        return path;
+    };
+    if section != "domains" {
+        return path;
+    }
+    let domains = KeyPath::default().key("domains");
+    let spelled = document
+        .keys(&domains)
+        .into_iter()
+        .find(|key| Domain::parse(key).is_ok_and(|domain| domain.as_str() == name));
+    match spelled {
+        Some(key) => domains.key(key).join(&rest.iter().cloned().collect()),
+        None => path,
+    }
+}
+
+/// Whether `[domains.a.example]` was written: TOML takes that for a table within a table.
+fn is_split(document: &Document<'_>, path: &KeyPath) -> bool {
+    let known = ["deliver", "recipients"];
+    document.keys(path).iter().any(|key| {
+        !known.contains(key)
+            && matches!(
+                document.value(&path.key(key)),
+                Some(toml::de::DeValue::Table(_))
+            )
+    })
+}
+
+/// The name that was meant by nested tables.
+fn joined(document: &Document<'_>, path: &KeyPath, name: &str) -> String {
+    match document.keys(path).first() {
+        Some(next) if is_split(document, path) => {
+            format!("{name}.{}", joined(document, &path.key(next), next))
+        }
+        _ => name.to_owned(),
+    }
+}
