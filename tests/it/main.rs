@@ -1,0 +1,25 @@
+//! The real gateway on loopback: one module a behaviour.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(
+    unreachable_pub,
+    reason = "the modules of a test are public to one another"
+)]
+
+mod architecture;
+mod support;
+
+mod bad_input;
+mod crash;
+mod delivery;
+mod dialogues;
+mod drain;
+mod hostile;
+mod in_memory;
+mod operate;
+mod peers;
+mod proxy;
+mod reload;
+mod smuggling;
+mod spf_dmarc;
+mod starttls;

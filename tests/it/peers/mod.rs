@@ -1,0 +1,9 @@
+//! The same flows against the real programs of others.
+//!
+//! `tests/peers-install` brings them. What is missing is skipped loudly, or fails where
+//! `REQUIRE_PEERS=1`.
+
+mod clients;
+mod dns;
+mod dovecot;
+mod postfix;

@@ -1,0 +1,322 @@
+//! SPF at RCPT TO and DMARC at DATA, with the DNS that decides them.
+//!
+//! Clients come from documentation addresses, by a PROXY header. The zones: spf.example allows
+//! 192.0.2.1 only; reject.example and quarantine.example publish DMARC and allow 192.0.2.1 only.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::support::client::Client;
+use crate::support::dns::Behaviour;
+use crate::support::gateway::Gateway;
+use crate::support::gateway::Site;
+use crate::support::mailbox::field;
+use crate::support::mails::DkimKey;
+use crate::support::mails::mail;
+
+/// Whom the zones allow to send.
+const OURS: &str = "192.0.2.1";
+/// A stranger.
+const STRANGER: &str = "198.51.100.9";
+
+fn site() -> Site {
+    let site = Site::new();
+    for domain in ["spf.example", "reject.example", "quarantine.example"] {
+        site.dns
+            .txt(domain, "v=spf1 ip4:192.0.2.1 -all")
+            .host(domain, OURS);
+    }
+    site.dns
+        .txt("_dmarc.reject.example", "v=DMARC1; p=reject")
+        .txt("_dmarc.quarantine.example", "v=DMARC1; p=quarantine")
+        .txt("forwarder.example", "v=spf1 ip4:198.51.100.9 -all")
+        .host("forwarder.example", STRANGER)
+        .host("helo.example", STRANGER);
+    site
+}
+
+/// A client at this address that has said `MAIL FROM:<from>`.
+fn sender(gateway: &Gateway, address: &str, from: &str) -> Client {
+    let mut client = Client::hello_from(gateway.site.proxied, address, "helo.example");
+    client.expect(&format!("MAIL FROM:<{from}>"), "250");
+    client
+}
+
+fn deliver(gateway: &Gateway, address: &str, from: &str, message: &str) -> String {
+    let mut client = Client::hello_from(gateway.site.proxied, address, "helo.example");
+    client.deliver(from, "user@gate.example", message)
+}
+
+fn results(gateway: &Gateway) -> String {
+    let got = gateway.site.mailbox("user").first();
+    field(&got, "Authentication-Results").remove(0)
+}
+
+#[test]
+fn spf_fail_is_refused_at_rcpt() {
+    let gateway = site().start();
+    let mut client = sender(&gateway, STRANGER, "a@spf.example");
+    let reply = client.expect("RCPT TO:<user@gate.example>", "550 5.7.23");
+    assert!(reply.contains("spf.example"), "{reply:?}");
+    let event = gateway.process.wait_for("refused");
+    assert_eq!(event["stage"], "rcpt");
+}
+
+#[test]
+fn spf_pass_stands_in_the_result() {
+    let gateway = site().start();
+    let reply = deliver(
+        &gateway,
+        OURS,
+        "a@spf.example",
+        &mail("a@spf.example", "pass"),
+    );
+    assert!(reply.starts_with("250"), "{reply:?}");
+    assert!(results(&gateway).contains("spf=pass"));
+    let got = gateway.site.mailbox("user").first();
+    assert!(
+        field(&got, "Received-SPF")[0]
+            .to_lowercase()
+            .starts_with("pass")
+    );
+}
+
+#[test]
+fn spf_is_asked_once_for_all_recipients() {
+    let gateway = site().start();
+    let mut client = sender(&gateway, OURS, "a@spf.example");
+    for _ in 0..5 {
+        client.expect("RCPT TO:<user@gate.example>", "250");
+        client.expect("RCPT TO:<second@gate.example>", "250");
+    }
+    let questions = gateway.site.dns.questions();
+    let asked = questions
+        .iter()
+        .filter(|question| *question == "spf.example. TXT");
+    assert_eq!(asked.count(), 1, "{questions:?}");
+}
+
+#[test]
+fn spf_is_not_asked_for_mail_that_is_refused_anyway() {
+    let gateway = site().start();
+    let mut client = sender(&gateway, OURS, "a@spf.example");
+    client.expect("RCPT TO:<someone@elsewhere.example>", "5");
+    let questions = gateway.site.dns.questions();
+    assert!(
+        !questions.contains(&"spf.example. TXT".to_owned()),
+        "{questions:?}"
+    );
+}
+
+#[test]
+fn spf_temperror_is_a_451() {
+    let site = site();
+    site.dns.behave("spf.example", Behaviour::Fails);
+    let gateway = site.start();
+    let mut client = sender(&gateway, STRANGER, "a@spf.example");
+    client.expect("RCPT TO:<user@gate.example>", "451 4.7.24");
+}
+
+#[test]
+fn a_dns_that_says_nothing_holds_nobody_beyond_the_deadline() {
+    let site = site();
+    site.dns.behave("spf.example", Behaviour::Silent);
+    let gateway = site.start();
+    let mut client = sender(&gateway, STRANGER, "a@spf.example");
+    client.send(b"RCPT TO:<user@gate.example>\r\n");
+    let start = Instant::now();
+    let reply = loop {
+        match client.try_reply() {
+            Ok(reply) => break reply,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    };
+    // RFC 7208 §4.6.4: 20 seconds for one check.
+    assert!(reply.starts_with("451 4.7.24"), "{reply:?}");
+    assert!(
+        start.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn the_null_sender_is_judged_by_its_helo() {
+    let site = site();
+    site.dns.txt("helo.example", "v=spf1 -all");
+    let gateway = site.start();
+    let mut client = sender(&gateway, STRANGER, "");
+    client.expect("RCPT TO:<user@gate.example>", "550 5.7.23");
+}
+
+#[test]
+fn postmaster_is_reached_in_spite_of_an_spf_fail() {
+    let gateway = site().start();
+    let mut client = sender(&gateway, STRANGER, "a@spf.example");
+    client.expect("RCPT TO:<user@gate.example>", "550 5.7.23");
+    // RFC 5321 §4.5.1: who cannot send to us must be able to ask why.
+    client.expect("RCPT TO:<postmaster>", "250");
+}
+
+#[test]
+fn a_forged_author_is_refused_by_the_policy_of_its_domain() {
+    let gateway = site().start();
+    let message = mail("boss@reject.example", "forged");
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("550 5.7.1 "), "{reply:?}");
+    assert!(reply.contains("reject.example"), "{reply:?}");
+    let event = gateway.process.wait_for("refused");
+    assert_eq!(event["stage"], "data");
+    assert!(gateway.process.events("accepted").is_empty());
+}
+
+#[test]
+fn an_aligned_spf_pass_is_a_dmarc_pass() {
+    let gateway = site().start();
+    let message = mail("boss@reject.example", "aligned");
+    let reply = deliver(&gateway, OURS, "a@reject.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    assert!(results(&gateway).contains("dmarc=pass"));
+}
+
+#[test]
+fn a_forward_is_rescued_by_its_signature() {
+    let site = site();
+    let key = DkimKey::new();
+    site.dns.txt("s1._domainkey.reject.example", &key.record());
+    let gateway = site.start();
+    let message = key.sign("reject.example", &mail("boss@reject.example", "forwarded"));
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    let results = results(&gateway);
+    assert!(
+        results.contains("dkim=pass") && results.contains("dmarc=pass"),
+        "{results}"
+    );
+}
+
+#[test]
+fn a_plain_forward_is_rescued_where_dmarc_is_to_judge_it() {
+    let mut site = site();
+    site.spf = "unless_dmarc = true";
+    let key = DkimKey::new();
+    site.dns.txt("s1._domainkey.reject.example", &key.record());
+    let gateway = site.start();
+    // The forwarder keeps the sender, so that SPF fails.
+    let message = mail("boss@reject.example", "plain forward");
+    let reply = deliver(&gateway, STRANGER, "boss@reject.example", &message);
+    assert!(reply.starts_with("550 5.7.1 "), "{reply:?}");
+    let signed = key.sign("reject.example", &message);
+    let reply = deliver(&gateway, STRANGER, "boss@reject.example", &signed);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    let results = results(&gateway);
+    assert!(
+        results.contains("spf=fail") && results.contains("dmarc=pass"),
+        "{results}"
+    );
+    // No DMARC, so SPF has the last word.
+    let reply = deliver(
+        &gateway,
+        STRANGER,
+        "a@spf.example",
+        &mail("a@spf.example", "no"),
+    );
+    assert!(reply.starts_with("550 5.7.23"), "{reply:?}");
+}
+
+#[test]
+fn a_rule_that_observes_says_what_it_would_have_done() {
+    let mut site = site();
+    site.spf = "mode = \"observe\"";
+    let gateway = site.start();
+    let reply = deliver(
+        &gateway,
+        STRANGER,
+        "a@spf.example",
+        &mail("a@spf.example", "observed"),
+    );
+    assert!(reply.starts_with("250"), "{reply:?}");
+    let event = gateway.process.wait_for("would refuse");
+    assert!(event["reply"].to_string().contains("5.7.23"), "{event}");
+    assert!(results(&gateway).contains("spf=fail"));
+}
+
+#[test]
+fn a_signature_over_other_words_rescues_nothing() {
+    let site = site();
+    let key = DkimKey::new();
+    site.dns.txt("s1._domainkey.reject.example", &key.record());
+    let gateway = site.start();
+    let signed = key.sign("reject.example", &mail("boss@reject.example", "changed"));
+    let message = signed.replace("Hello.", "Pay at once.");
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("550 5.7.1 "), "{reply:?}");
+}
+
+#[test]
+fn a_signature_of_another_domain_rescues_nothing() {
+    let site = site();
+    let key = DkimKey::new();
+    site.dns
+        .txt("s1._domainkey.forwarder.example", &key.record());
+    let gateway = site.start();
+    let message = key.sign(
+        "forwarder.example",
+        &mail("boss@reject.example", "unaligned"),
+    );
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("550 5.7.1 "), "{reply:?}");
+}
+
+#[test]
+fn quarantine_is_marked_and_delivered() {
+    let gateway = site().start();
+    let message = mail("boss@quarantine.example", "suspect");
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    let results = results(&gateway);
+    assert!(results.contains("dmarc=fail"), "{results}");
+    assert!(results.contains("quarantine"), "{results}");
+    let got = gateway.site.mailbox("user").first();
+    assert_eq!(field(&got, "X-Gatepost-Mark").len(), 1, "{got}");
+}
+
+#[test]
+fn a_key_that_cannot_be_fetched_is_a_451_where_it_could_save_a_reject() {
+    let site = site();
+    let key = DkimKey::new();
+    site.dns
+        .txt("s1._domainkey.reject.example", &key.record())
+        .behave("_domainkey.reject.example", Behaviour::Fails);
+    let gateway = site.start();
+    let message = key.sign("reject.example", &mail("boss@reject.example", "no key"));
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("451 4.7.1 "), "{reply:?}");
+}
+
+#[test]
+fn several_authors_or_none_are_refused() {
+    let gateway = site().start();
+    let good = mail("a@forwarder.example", "authors");
+    for message in [
+        format!("From: <boss@reject.example>\r\n{good}"),
+        good.replace("From: <a@forwarder.example>\r\n", ""),
+        good.replace(
+            "<a@forwarder.example>",
+            "<a@forwarder.example>, <boss@reject.example>",
+        ),
+        good.replace("From: <a@forwarder.example>", "From: nobody"),
+    ] {
+        let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+        assert!(reply.starts_with('5'), "{message}\nwas answered {reply:?}");
+    }
+}
+
+#[test]
+fn a_message_that_has_gone_in_circles_is_refused() {
+    let gateway = site().start();
+    let hop = "Received: from a.example by b.example; Tue, 24 Nov 2026 10:00:00 +0000\r\n";
+    let message = hop.repeat(51) + &mail("a@forwarder.example", "loop");
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("554 5.4.6"), "{reply:?}");
+}

@@ -1,0 +1,151 @@
+//! TLS on the wire: the upgrade, what may not come before it, certificates that change.
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use crate::support::SOON;
+use crate::support::certs::Certificate;
+use crate::support::client::Client;
+use crate::support::free_port;
+use crate::support::gateway::Gateway;
+use crate::support::gateway::HOSTNAME;
+use crate::support::gateway::Running;
+use crate::support::gateway::Site;
+use crate::support::mailbox;
+use crate::support::mails::mail;
+use crate::support::wait_until;
+
+/// The certificate that the gateway shows now, if the client may trust `root`.
+fn shown(gateway: &Gateway, root: &CertificateDer<'static>) -> Option<CertificateDer<'static>> {
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("STARTTLS", "220");
+    client.secure(root, HOSTNAME).ok()?;
+    client.server_certificate()
+}
+
+#[test]
+fn mail_over_starttls_says_so_in_its_received_field() {
+    let gateway = Gateway::start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("STARTTLS", "220 2.0.0");
+    let root = &gateway.site.certificate.der;
+    client.secure(root, HOSTNAME).expect("a handshake");
+    client.expect("EHLO client.example", "250");
+    let message = mail("a@client.example", "over tls");
+    let reply = client.deliver("a@client.example", "user@gate.example", &message);
+    assert!(reply.starts_with("250 2."), "{reply:?}");
+    let got = gateway.site.mailbox("user").first();
+    let received = mailbox::field(&got, "Received").join("\n");
+    assert!(
+        received.contains("with ESMTPS") && received.contains("TLS"),
+        "{received}"
+    );
+}
+
+#[test]
+fn starttls_is_not_offered_inside_tls() {
+    let gateway = Gateway::start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("STARTTLS", "220");
+    let root = &gateway.site.certificate.der;
+    client.secure(root, HOSTNAME).expect("a handshake");
+    let hello = client.say("EHLO client.example");
+    assert!(!hello.contains("STARTTLS"), "{hello}");
+}
+
+#[test]
+fn commands_sent_with_starttls_in_one_packet_end_the_session() {
+    let gateway = Gateway::start();
+    let mut client = Client::hello(gateway.smtp());
+    client.send(
+        b"STARTTLS\r\nMAIL FROM:<injected@client.example>\r\nRCPT TO:<user@gate.example>\r\n",
+    );
+    let said = client.rest();
+    assert!(
+        !said.contains("250"),
+        "an injected command was answered: {said:?}"
+    );
+    assert!(said.starts_with('5') || said.starts_with('4'), "{said:?}");
+}
+
+#[test]
+fn what_came_before_the_handshake_is_forgotten() {
+    let gateway = Gateway::start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("MAIL FROM:<a@client.example>", "250");
+    client.expect("STARTTLS", "220");
+    let root = &gateway.site.certificate.der;
+    client.secure(root, HOSTNAME).expect("a handshake");
+    client.expect("EHLO client.example", "250");
+    client.expect("RCPT TO:<user@gate.example>", "503 5.5.1");
+}
+
+#[test]
+fn a_failed_handshake_ends_only_its_own_session() {
+    let gateway = Gateway::start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("STARTTLS", "220");
+    client.send(b"this is no client hello\r\n\r\n");
+    client.rest();
+    gateway.process.wait_for("tls handshake failed");
+    Client::hello(gateway.smtp()).expect("NOOP", "250");
+}
+
+#[test]
+fn a_listener_with_implicit_tls_shakes_hands_first() {
+    let port = free_port();
+    let listen = format!(
+        "[[listen]]\nservice = \"mx\"\naddress = \"127.0.0.1:{port}\"\ntls = \"implicit\"\n"
+    );
+    let gateway = Site::new().with(&listen).start();
+    let mut client = Client::connect(([127, 0, 0, 1], port).into());
+    let root = &gateway.site.certificate.der;
+    client.secure(root, HOSTNAME).expect("a handshake");
+    assert!(client.reply().starts_with("220 "));
+    let hello = client.say("EHLO client.example");
+    assert!(!hello.contains("STARTTLS"), "{hello}");
+}
+
+#[test]
+fn a_new_certificate_is_taken_while_sessions_go_on() {
+    let gateway = Gateway::start();
+    let old = gateway.site.certificate.der.clone();
+    let mut open = Client::hello(gateway.smtp());
+    open.expect("STARTTLS", "220");
+    open.secure(&old, HOSTNAME).expect("a handshake");
+    let new = Certificate::make(&gateway.site.path("certs"), HOSTNAME).der;
+    wait_until(SOON, "the new certificate", || {
+        let shown = shown(&gateway, &new)?;
+        (shown == new).then_some(())
+    });
+    open.expect("EHLO client.example", "250");
+}
+
+#[test]
+fn a_broken_certificate_file_keeps_the_old_one_in_use() {
+    let gateway = Gateway::start();
+    let old = gateway.site.certificate.clone();
+    std::fs::write(&old.chain, "-----BEGIN CERTIFICATE-----\nbroken\n").expect("written");
+    let event = gateway
+        .process
+        .wait_for("certificate not loaded, the old one stays in use");
+    assert!(
+        event["file"].to_string().contains("fullchain.pem"),
+        "{event}"
+    );
+    assert_eq!(shown(&gateway, &old.der), Some(old.der));
+}
+
+#[test]
+fn without_a_certificate_one_is_made_and_a_warning_logged() {
+    let site = Site::new();
+    let section = site.certificate.section();
+    let config = site.config().replace(&section, "");
+    let file = site.path("gatepost.toml");
+    std::fs::write(&file, config).expect("written");
+    let process = Running::start(&file);
+    process.wait_for("started");
+    let event = process.wait_for("no certificate configured, self-signed one in use");
+    assert_eq!(event["hostname"], HOSTNAME);
+    let hello = Client::hello(site.smtp).say("EHLO client.example");
+    assert!(hello.contains("STARTTLS"), "{hello}");
+}

@@ -1,0 +1,163 @@
+//! A real Dovecot behind the gateway: LMTP by unix socket and by TCP, Maildirs in its own folder.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use crate::support::SOON;
+use crate::support::free_port;
+use crate::support::mailbox::Mailbox;
+use crate::support::process;
+use crate::support::process::MAIL;
+use crate::support::process::Process;
+use crate::support::wait_until;
+
+/// Whether one can be started here; if not, the test is skipped loudly, or fails.
+pub fn present() -> bool {
+    process::present(&["dovecot", "lmtp"]) && process::root()
+}
+
+/// Those whom it knows. `tiny` may have 2 KiB; the others have no limit.
+const USERS: &[&str] = &["user", "second", "tiny", "postmaster"];
+
+/// A running Dovecot that serves gate.example.
+pub struct Dovecot {
+    folder: TempDir,
+    tcp: SocketAddr,
+    master: Option<Process>,
+}
+
+impl Dovecot {
+    /// Starts one and waits until it takes connections.
+    pub fn start() -> Dovecot {
+        let folder = TempDir::new().expect("a temporary folder");
+        let tcp = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let mut dovecot = Dovecot {
+            folder,
+            tcp,
+            master: None,
+        };
+        process::give_to_mail(&dovecot.path("mail"));
+        fs::write(dovecot.path("users"), dovecot.users()).expect("written");
+        fs::write(dovecot.path("dovecot.conf"), dovecot.config()).expect("written");
+        dovecot.restart();
+        dovecot
+    }
+
+    /// Starts again what was stopped.
+    pub fn restart(&mut self) {
+        let child = process::command("dovecot")
+            .arg("-F")
+            .arg("-c")
+            .arg(self.path("dovecot.conf"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("dovecot can be started");
+        self.master = Some(Process(child));
+        wait_until(SOON, "dovecot", || {
+            let there = self.path("lmtp").exists() && TcpStream::connect(self.tcp).is_ok();
+            there.then_some(())
+        });
+    }
+
+    /// Stops it; its mail stays.
+    pub fn stop(&mut self) {
+        if let Some(mut master) = self.master.take() {
+            master.terminate();
+        }
+    }
+
+    /// The gateway's `deliver` for the unix socket.
+    pub fn unix(&self) -> String {
+        format!("lmtp:unix:{}", self.path("lmtp").display())
+    }
+
+    /// The gateway's `deliver` for TCP.
+    pub fn tcp(&self) -> String {
+        format!("lmtp:{}", self.tcp)
+    }
+
+    /// The mailbox of one of its users.
+    pub fn mailbox(&self, user: &str) -> Mailbox {
+        Mailbox::at(self.path("mail").join(user))
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("dovecot.log")).unwrap_or_default()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn users(&self) -> String {
+        let line = |user: &&str| {
+            let home = self.path("mail").join(user);
+            let quota = match *user {
+                "tiny" => "userdb_quota_rule=*:bytes=2048",
+                _ => "",
+            };
+            format!(
+                "{user}@gate.example:{{PLAIN}}secret:{MAIL}:{MAIL}::{}::{quota}\n",
+                home.display()
+            )
+        };
+        USERS.iter().map(line).collect()
+    }
+
+    fn config(&self) -> String {
+        let folder = self.folder.path().display();
+        format!(
+            r"base_dir = {folder}/run
+state_dir = {folder}/run
+log_path = {folder}/dovecot.log
+protocols = lmtp
+listen = 127.0.0.1
+ssl = no
+first_valid_uid = {MAIL}
+first_valid_gid = {MAIL}
+mail_location = maildir:%h
+mail_plugins = quota
+lmtp_save_to_detail_mailbox = no
+postmaster_address = postmaster@gate.example
+passdb {{
+  driver = passwd-file
+  args = username_format=%u {folder}/users
+}}
+userdb {{
+  driver = passwd-file
+  args = username_format=%u {folder}/users
+}}
+plugin {{
+  quota = maildir:User quota
+  quota_grace = 0%%
+}}
+service lmtp {{
+  unix_listener {folder}/lmtp {{
+    mode = 0666
+  }}
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+}}
+",
+            port = self.tcp.port()
+        )
+    }
+}
+
+impl Drop for Dovecot {
+    fn drop(&mut self) {
+        self.stop();
+        if std::thread::panicking() {
+            eprintln!("--- dovecot's log ---\n{}", self.log());
+        }
+    }
+}

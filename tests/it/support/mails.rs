@@ -1,0 +1,64 @@
+//! Messages to send: plain ones, and ones with a DKIM signature.
+
+use mail_auth::common::crypto::RsaKey;
+use mail_auth::common::crypto::Sha256;
+use mail_auth::common::headers::HeaderWriter;
+use mail_auth::dkim::DkimSigner;
+use rcgen::KeyPair;
+use rcgen::PKCS_RSA_SHA256;
+use rcgen::RsaKeySize;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+
+/// A small, correct message whose author is `from`; its subject tells it from others.
+pub fn mail(from: &str, subject: &str) -> String {
+    format!(
+        "From: <{from}>\r\n\
+         To: <user@gate.example>\r\n\
+         Subject: {subject}\r\n\
+         Date: Tue, 24 Nov 2026 10:00:00 +0000\r\n\
+         Message-ID: <{}@client.example>\r\n\
+         \r\n\
+         Hello.\r\n",
+        subject.replace(' ', ".")
+    )
+}
+
+/// A key pair of a domain that signs.
+pub struct DkimKey {
+    pair: KeyPair,
+}
+
+impl DkimKey {
+    /// An RSA key of 2048 bits.
+    pub fn new() -> DkimKey {
+        let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
+            .expect("a key can be made");
+        DkimKey { pair }
+    }
+
+    /// The TXT record to publish at `SELECTOR._domainkey.DOMAIN`.
+    pub fn record(&self) -> String {
+        let pem = self.pair.public_key_pem();
+        let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        format!("v=DKIM1; k=rsa; p={base64}")
+    }
+
+    /// The private key, in PEM, as other signers want it.
+    pub fn pem(&self) -> String {
+        self.pair.serialize_pem()
+    }
+
+    /// `message` with a signature of `domain` by the selector `s1` in front of it.
+    pub fn sign(&self, domain: &str, message: &str) -> String {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.pair.serialize_der()));
+        let key = RsaKey::<Sha256>::from_key_der(key).expect("the key is good");
+        let signature = DkimSigner::from_key(key)
+            .domain(domain)
+            .selector("s1")
+            .headers(["From", "To", "Subject", "Date", "Message-ID"])
+            .sign(message.as_bytes())
+            .expect("the message can be signed");
+        format!("{}{message}", signature.to_header())
+    }
+}
