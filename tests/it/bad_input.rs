@@ -48,7 +48,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_right_one() {
     let config = site.config().replace("hostname =", "hostnam =");
     assert_says(
         &refusal(&site, &config),
-        &["gatepost.toml:1: hostnam: unknown key; did you mean hostname?"],
+        &["gatepost.toml:1: hostnam: ", "did you mean hostname?"],
     );
 }
 
@@ -225,8 +225,9 @@ fn a_full_disk_defers_mail_and_loses_none_that_was_taken() {
     process.wait_for("started");
     let line = format!("{}\r\n", "x".repeat(998));
     let large = mail("a@client.example", "large") + &line.repeat(256);
-    let mut client = Client::hello(site.smtp);
-    let mut deliver = || client.deliver("a@client.example", "user@gate.example", &large);
+    // Each over a connection of its own: one that is told no too often is closed.
+    let deliver =
+        || Client::hello(site.smtp).deliver("a@client.example", "user@gate.example", &large);
     let mut taken = 0;
     let refusal = loop {
         let reply = deliver();

@@ -152,7 +152,9 @@ fn clients_that_vanish_leave_nothing_behind() {
             let _ = client.try_send(words.as_bytes());
         }
     }
+    // RFC 5321 §4.1.1.4: without its end a message is none. Only that of `assert_alive` is there.
     assert_alive(&gateway);
+    gateway.process.wait_for("accepted");
     assert_eq!(gateway.process.events("accepted").len(), 1);
 }
 

@@ -74,11 +74,9 @@ fn spf_pass_stands_in_the_result() {
     assert!(reply.starts_with("250"), "{reply:?}");
     assert!(results(&gateway).contains("spf=pass"));
     let got = gateway.site.mailbox("user").first();
-    assert!(
-        field(&got, "Received-SPF")[0]
-            .to_lowercase()
-            .starts_with("pass")
-    );
+    // One for HELO, one for MAIL FROM.
+    let received = field(&got, "Received-SPF");
+    assert!(received[1].starts_with("pass"), "{received:?}");
 }
 
 #[test]
@@ -89,11 +87,7 @@ fn spf_is_asked_once_for_all_recipients() {
         client.expect("RCPT TO:<user@gate.example>", "250");
         client.expect("RCPT TO:<second@gate.example>", "250");
     }
-    let questions = gateway.site.dns.questions();
-    let asked = questions
-        .iter()
-        .filter(|question| *question == "spf.example. TXT");
-    assert_eq!(asked.count(), 1, "{questions:?}");
+    assert_eq!(gateway.site.dns.times_asked("spf.example TXT"), 1);
 }
 
 #[test]
@@ -101,11 +95,7 @@ fn spf_is_not_asked_for_mail_that_is_refused_anyway() {
     let gateway = site().start();
     let mut client = sender(&gateway, OURS, "a@spf.example");
     client.expect("RCPT TO:<someone@elsewhere.example>", "5");
-    let questions = gateway.site.dns.questions();
-    assert!(
-        !questions.contains(&"spf.example. TXT".to_owned()),
-        "{questions:?}"
-    );
+    assert_eq!(gateway.site.dns.times_asked("spf.example TXT"), 0);
 }
 
 #[test]

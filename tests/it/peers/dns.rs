@@ -5,6 +5,11 @@ use std::net::UdpSocket;
 use std::process::Stdio;
 use std::time::Duration;
 
+use gatepost::dns;
+use gatepost::dns::Dns;
+use gatepost::dns::Error;
+use gatepost::dns::Existence;
+use gatepost::mail::address::Domain;
 use tempfile::TempDir;
 
 use crate::support::SOON;
@@ -19,16 +24,37 @@ use crate::support::process;
 use crate::support::process::Process;
 use crate::support::wait_until;
 
-/// What both servers publish.
-const RECORDS: &[(&str, &str)] = &[
-    ("good.example", "v=spf1 ip4:192.0.2.1 -all"),
-    ("reject.example", "v=spf1 include:_spf.reject.example -all"),
-    ("_spf.reject.example", "v=spf1 ip4:192.0.2.1 -all"),
-    ("_dmarc.reject.example", "v=DMARC1; p=reject"),
+/// What both servers publish, as lines of a zone file.
+const RECORDS: &[&str] = &[
+    r#"good.example. TXT "v=spf1 ip4:192.0.2.1 -all""#,
+    r#"reject.example. TXT "v=spf1 include:_spf.reject.example -all""#,
+    r#"_spf.reject.example. TXT "v=spf1 ip4:192.0.2.1 -all""#,
+    r#"_dmarc.reject.example. TXT "v=DMARC1; p=reject""#,
+    "host.test.example. A 192.0.2.1",
+    "host.test.example. AAAA 2001:db8::1",
+    "test.example. MX 10 host.test.example.",
 ];
+
+/// One more: 2000 octets, which do not fit in a datagram of 1232.
+fn long_record() -> String {
+    let strings = format!("\"{}\" ", "x".repeat(250)).repeat(8);
+    format!("long.test.example. TXT {strings}")
+}
+
+fn records() -> impl Iterator<Item = String> {
+    let records = RECORDS.iter().map(|record| (*record).to_owned());
+    records.chain([long_record()])
+}
 
 /// A query for `good.example TXT`, to see whether a server answers.
 const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x04good\x07example\0\0\x10\0\x01";
+
+/// A server with a folder of its own, stopped when dropped.
+struct Peer {
+    port: u16,
+    _process: Process,
+    _folder: TempDir,
+}
 
 /// Starts a server and waits until it answers.
 fn serve(program: &str, arguments: &[&str], port: u16) -> Process {
@@ -52,6 +78,70 @@ fn serve(program: &str, arguments: &[&str], port: u16) -> Process {
         (length > 12 && answer[7] > 0).then_some(())
     });
     process
+}
+
+/// None, loudly, where it is not there.
+fn unbound() -> Option<Peer> {
+    if !process::present(&["unbound"]) {
+        return None;
+    }
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().display();
+    let port = free_port();
+    let records: String = records()
+        .map(|record| format!("  local-data: '{record}'\n"))
+        .collect();
+    let config = format!(
+        "server:\n  interface: 127.0.0.1\n  port: {port}\n  directory: \"{path}\"\n  username: \"\"\n  \
+         chroot: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  do-not-query-localhost: yes\n  \
+         local-zone: \"example.\" static\n  local-zone: \"in-addr.arpa.\" static\n{records}\
+         remote-control:\n  control-enable: no\n"
+    );
+    let file = folder.path().join("unbound.conf");
+    fs::write(&file, config).expect("written");
+    let process = serve("unbound", &["-d", "-c", &file.display().to_string()], port);
+    Some(Peer {
+        port,
+        _process: process,
+        _folder: folder,
+    })
+}
+
+/// None, loudly, where it is not there.
+fn bind() -> Option<Peer> {
+    if !process::present(&["named"]) {
+        return None;
+    }
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().display();
+    let port = free_port();
+    let records: String = records().map(|record| record + "\n").collect();
+    let start =
+        "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 1\n@ NS ns.example.\nns.example. A 127.0.0.1\n";
+    fs::write(
+        folder.path().join("example.zone"),
+        format!("{start}{records}"),
+    )
+    .expect("written");
+    let arpa = "$TTL 60\n@ SOA ns.example. hostmaster.example. 1 60 60 60 1\n@ NS ns.example.\n";
+    fs::write(folder.path().join("arpa.zone"), arpa).expect("written");
+    let config = format!(
+        "options {{ directory \"{path}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n\
+         recursion no; pid-file none; session-keyfile none; dnssec-validation no; }};\n\
+         controls {{ }};\n\
+         zone \"example\" {{ type primary; file \"example.zone\"; }};\n\
+         zone \"in-addr.arpa\" {{ type primary; file \"arpa.zone\"; }};\n"
+    );
+    let file = folder.path().join("named.conf");
+    fs::write(&file, config).expect("written");
+    let port_text = port.to_string();
+    let file = file.display().to_string();
+    let process = serve("named", &["-f", "-c", &file, "-p", &port_text], port);
+    Some(Peer {
+        port,
+        _process: process,
+        _folder: folder,
+    })
 }
 
 /// SPF and DMARC come out right with this server.
@@ -104,62 +194,56 @@ fn assert_judged(port: u16) {
     }
 }
 
+/// Answers, and that there is none, are told apart.
+async fn assert_answers(port: u16) {
+    let dns = Dns::new(&dns::Config {
+        servers: vec![dns::Server(([127, 0, 0, 1], port).into())],
+        ..dns::Config::default()
+    })
+    .expect("the configuration is right");
+    let host = domain("host.test.example");
+    assert_eq!(dns.addresses(&host).await.map(|found| found.len()), Ok(2));
+    assert_eq!(
+        dns.mx("test.example").await,
+        Ok(vec![(10, "host.test.example".to_owned())])
+    );
+    let long = dns.txt("long.test.example").await;
+    assert_eq!(long.map(|found| found[0].len()), Ok(2000));
+    assert_eq!(dns.txt("host.test.example").await, Err(Error::NotFound));
+    assert_eq!(dns.txt("none.test.example").await, Err(Error::NotFound));
+    let none = domain("none.test.example");
+    assert_eq!(dns.existence(&none).await, Ok(Existence::DoesNotExist));
+    assert_eq!(dns.existence(&host).await, Ok(Existence::Exists));
+}
+
+fn domain(name: &str) -> Domain {
+    Domain::parse(name).expect("a name")
+}
+
 #[test]
 fn unbound_gives_what_spf_and_dmarc_need() {
-    if !process::present(&["unbound"]) {
-        return;
+    if let Some(peer) = unbound() {
+        assert_judged(peer.port);
     }
-    let folder = TempDir::new().expect("a temporary folder");
-    let path = folder.path().display();
-    let port = free_port();
-    let records: String = RECORDS
-        .iter()
-        .map(|(name, text)| format!("  local-data: '{name}. 60 TXT \"{text}\"'\n"))
-        .collect();
-    let config = format!(
-        "server:\n  interface: 127.0.0.1\n  port: {port}\n  directory: \"{path}\"\n  username: \"\"\n  \
-         chroot: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  do-not-query-localhost: yes\n  \
-         local-zone: \"example.\" static\n  local-zone: \"in-addr.arpa.\" static\n{records}\
-         remote-control:\n  control-enable: no\n"
-    );
-    let file = folder.path().join("unbound.conf");
-    fs::write(&file, config).expect("written");
-    let _unbound = serve("unbound", &["-d", "-c", &file.display().to_string()], port);
-    assert_judged(port);
 }
 
 #[test]
 fn bind_gives_what_spf_and_dmarc_need() {
-    if !process::present(&["named"]) {
-        return;
+    if let Some(peer) = bind() {
+        assert_judged(peer.port);
     }
-    let folder = TempDir::new().expect("a temporary folder");
-    let path = folder.path().display();
-    let port = free_port();
-    let records: String = RECORDS
-        .iter()
-        .map(|(name, text)| format!("{name}. TXT \"{text}\"\n"))
-        .collect();
-    let start =
-        "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 1\n@ NS ns.example.\nns.example. A 127.0.0.1\n";
-    fs::write(
-        folder.path().join("example.zone"),
-        format!("{start}{records}"),
-    )
-    .expect("written");
-    let arpa = "$TTL 60\n@ SOA ns.example. hostmaster.example. 1 60 60 60 1\n@ NS ns.example.\n";
-    fs::write(folder.path().join("arpa.zone"), arpa).expect("written");
-    let config = format!(
-        "options {{ directory \"{path}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n\
-         recursion no; pid-file none; session-keyfile none; dnssec-validation no; }};\n\
-         controls {{ }};\n\
-         zone \"example\" {{ type primary; file \"example.zone\"; }};\n\
-         zone \"in-addr.arpa\" {{ type primary; file \"arpa.zone\"; }};\n"
-    );
-    let file = folder.path().join("named.conf");
-    fs::write(&file, config).expect("written");
-    let port_text = port.to_string();
-    let file = file.display().to_string();
-    let _named = serve("named", &["-f", "-c", &file, "-p", &port_text], port);
-    assert_judged(port);
+}
+
+#[tokio::test]
+async fn unbound_is_understood() {
+    if let Some(peer) = unbound() {
+        assert_answers(peer.port).await;
+    }
+}
+
+#[tokio::test]
+async fn bind_is_understood() {
+    if let Some(peer) = bind() {
+        assert_answers(peer.port).await;
+    }
 }

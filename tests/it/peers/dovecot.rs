@@ -75,6 +75,7 @@ fn one_recipient_over_quota_takes_nothing_from_the_other() {
     assert_eq!(event["rcpt"], "tiny@gate.example");
     assert!(event["reason"].to_string().contains("5.2.2"), "{event}");
     assert!(dovecot.mailbox("tiny").messages().is_empty());
+    gateway.process.wait_for("delivered");
     assert_eq!(gateway.process.events("delivered").len(), 1);
 }
 

@@ -4,6 +4,7 @@
 //! `REQUIRE_PEERS=1`.
 
 mod clients;
+mod delivery;
 mod dns;
 mod dovecot;
 mod postfix;

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::support::SOON;
 
-/// The name by which the client greets, and whose SPF record names 127.0.0.1.
+/// The name by which the client greets, and whose SPF record names 127.0.0.1 and ::1.
 pub const CLIENT: &str = "client.example";
 
 /// One connection.

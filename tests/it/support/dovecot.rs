@@ -22,8 +22,8 @@ pub fn present() -> bool {
     process::present(&["dovecot", "lmtp"]) && process::root()
 }
 
-/// Those whom it knows. `tiny` may have 2 KiB; the others have no limit.
-const USERS: &[&str] = &["user", "second", "tiny", "postmaster"];
+/// Those whom it knows. `tiny` may have 2 KiB, `full` next to nothing; the others have no limit.
+const USERS: &[&str] = &["user", "second", "tiny", "full", "postmaster"];
 
 /// A running Dovecot that serves gate.example.
 pub struct Dovecot {
@@ -101,6 +101,7 @@ impl Dovecot {
             let home = self.path("mail").join(user);
             let quota = match *user {
                 "tiny" => "userdb_quota_rule=*:bytes=2048",
+                "full" => "userdb_quota_rule=*:bytes=1",
                 _ => "",
             };
             format!(

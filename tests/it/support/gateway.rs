@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::support::SOON;
 use crate::support::certs::Certificate;
-use crate::support::dns::Dns;
+use crate::support::dns::Nameserver;
 use crate::support::free_port;
 use crate::support::mailbox::Mailbox;
 use crate::support::process::signal;
@@ -35,7 +35,7 @@ pub const HOSTNAME: &str = "mx.gate.example";
 /// A place for one gateway: folder, ports, DNS, certificate, and what its file is to say.
 pub struct Site {
     pub folder: TempDir,
-    pub dns: Dns,
+    pub dns: Nameserver,
     pub certificate: Certificate,
     /// The listener for all.
     pub smtp: SocketAddr,
@@ -66,11 +66,11 @@ impl Site {
         let path = folder.path();
         let recipients = path.join("recipients");
         fs::write(&recipients, format!("{}\n", RECIPIENTS.join("\n"))).expect("written");
-        let dns = Dns::start();
-        dns.txt("client.example", "v=spf1 ip4:127.0.0.1 -all")
+        let dns = Nameserver::start();
+        dns.txt("client.example", "v=spf1 ip4:127.0.0.1 ip6:::1 -all")
             .host("client.example", "127.0.0.1")
             .pointer("127.0.0.1", "client.example")
-            .mx("gate.example", HOSTNAME)
+            .record("gate.example", "MX", &format!("10 {HOSTNAME}"))
             .host(HOSTNAME, "127.0.0.1");
         let loopback = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         Site {

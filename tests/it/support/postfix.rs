@@ -1,6 +1,6 @@
 //! A real Postfix of our own, beside whatever the machine has: before the gateway, or behind it.
 //!
-//! It takes mail from loopback. Mail for gate.example goes into its own Maildirs, or by SMTP to a
+//! It takes mail from loopback, over TLS where the client wants. Mail for gate.example goes into its own Maildirs, or by SMTP to a
 //! next hop; all other mail is refused.
 
 use std::fs;
@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use crate::support::SOON;
+use crate::support::certs::Certificate;
 use crate::support::free_port;
 use crate::support::mailbox::Mailbox;
 use crate::support::process;
@@ -52,6 +53,7 @@ impl Postfix {
             .expect("the user list can be read")
             .expect("the package made the user");
         nix::unistd::chown(&postfix.path("data"), Some(owner.uid), None).expect("we are root");
+        Certificate::make(&postfix.path("certs"), "postfix.gate.example");
         fs::write(postfix.path("config/main.cf"), postfix.main(onward)).expect("written");
         fs::write(postfix.path("config/master.cf"), postfix.master()).expect("written");
         postfix.control("start");
@@ -133,6 +135,9 @@ impl Postfix {
              mynetworks = 127.0.0.0/8\n\
              inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\n\
              smtpd_relay_restrictions = permit_mynetworks, reject\n\
+             smtpd_tls_security_level = may\n\
+             smtpd_tls_cert_file = {folder}/certs/fullchain.pem\n\
+             smtpd_tls_key_file = {folder}/certs/privkey.pem\n\
              smtp_host_lookup = native\nsmtp_tls_security_level = may\n\
              minimal_backoff_time = 1s\nqueue_run_delay = 1s\n\
              default_process_limit = 20\n\

@@ -2,6 +2,8 @@
 
 use std::env;
 use std::fs;
+use std::io::Write;
+use std::io::stderr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -37,10 +39,12 @@ pub fn root() -> bool {
     nix::unistd::geteuid().is_root() || skip("this needs root")
 }
 
-fn skip(why: &str) -> bool {
+/// Says loudly that a test does not run, and gives false. Fails where `REQUIRE_PEERS=1`.
+pub fn skip(why: &str) -> bool {
     let required = env::var_os("REQUIRE_PEERS").is_some_and(|value| value == "1");
     assert!(!required, "{why}");
-    eprintln!("\n*** SKIPPED: {why}\n");
+    // Not eprintln: that is shown only where a test fails.
+    let _ = writeln!(stderr(), "\n*** SKIPPED: {why}\n");
     false
 }
 

@@ -8,28 +8,27 @@ use gatepost::verify::Config;
 use gatepost::verify::DkimResult;
 use gatepost::verify::Signature;
 use gatepost::verify::Verifier;
-use hickory_resolver::proto::rr::RecordType;
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::DkimSigner;
 
-use crate::domain;
-use crate::key_line;
-use crate::signed;
-use crate::signer;
-use crate::verifier;
-use crate::zone::Server;
+use crate::support::dns::Nameserver;
+use crate::verify::domain;
+use crate::verify::key_line;
+use crate::verify::signed;
+use crate::verify::signer;
+use crate::verify::verifier;
 
 const MESSAGE: &str = "From: a@example.com\r\nSubject: x\r\n\r\nbody\r\n";
 /// A public key of 512 bits, which anyone can break in an afternoon.
 const SHORT_KEY: &str = "v=DKIM1; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAL7/DrbxkP13De5UFYPmxTPuP+apMFrY0RlNouNKwYogC8LIPF787JwAp2wOVU38k4ZuaaC6vDg2NgFmna714NMCAwEAAQ==";
 
-async fn verify(server: &Server, message: &str) -> Vec<Signature> {
+async fn verify(server: &Nameserver, message: &str) -> Vec<Signature> {
     verifier(server).message(message.as_bytes(), &[]).await.dkim
 }
 
 /// The one signature of a message.
-async fn verify_one(server: &Server, message: &str) -> Signature {
+async fn verify_one(server: &Nameserver, message: &str) -> Signature {
     let mut signatures = verify(server, message).await;
     assert_eq!(signatures.len(), 1, "{signatures:?}");
     signatures.remove(0)
@@ -38,7 +37,7 @@ async fn verify_one(server: &Server, message: &str) -> Signature {
 #[tokio::test]
 async fn a_signature_of_ours_passes_and_says_with_what_key() {
     let signer = signer("example.com");
-    let server = Server::with(&key_line(&signer)).await;
+    let server = Nameserver::with(&key_line(&signer));
     let signature = verify_one(&server, &signed(&signer, MESSAGE)).await;
     assert_eq!(signature.result, DkimResult::Pass);
     assert!(signature.counts);
@@ -64,7 +63,7 @@ async fn each_way_to_be_worth_nothing_has_its_result() {
             signer.dns_record()
         ),
     );
-    let server = Server::with(&zone).await;
+    let server = Nameserver::with(&zone);
     let good = signed(&signer, MESSAGE);
     for (from, to, want) in [
         ("body", "other", Fail),
@@ -100,7 +99,7 @@ async fn each_way_to_be_worth_nothing_has_its_result() {
 #[tokio::test]
 async fn a_short_key_fails_and_its_length_is_told() {
     let signer = signer("example.com");
-    let server = Server::with(&format!("s1._domainkey.example.com TXT {SHORT_KEY}")).await;
+    let server = Nameserver::with(&format!("s1._domainkey.example.com TXT {SHORT_KEY}"));
     let message = signed(&signer, MESSAGE).replacen("a=ed25519-sha256", "a=rsa-sha256", 1);
     let signature = verify_one(&server, &message).await;
     assert_eq!(signature.result, DkimResult::Fail, "{signature:?}");
@@ -124,7 +123,7 @@ async fn a_signature_that_leaves_body_out_does_not_count() {
         .to_header();
     let public = STANDARD.encode(key().public_key());
     let zone = format!("s1._domainkey.example.com TXT v=DKIM1; k=ed25519; p={public}");
-    let server = Server::with(&zone).await;
+    let server = Nameserver::with(&zone);
     for (tail, counts) in [("", true), ("added\r\n", false)] {
         let message = format!("{field}{MESSAGE}{tail}");
         let signature = verify_one(&server, &message).await;
@@ -137,7 +136,7 @@ async fn a_signature_that_leaves_body_out_does_not_count() {
 async fn only_so_many_signatures_are_verified_the_authors_first() {
     let (author, other) = (signer("example.com"), signer("other.example"));
     let zone = key_line(&author) + &key_line(&other);
-    let server = Server::with(&zone).await;
+    let server = Nameserver::with(&zone);
     let own = signed(&author, MESSAGE);
     let foreign = other.sign(MESSAGE.as_bytes()).unwrap();
     let message = foreign.repeat(40) + &own;
@@ -170,21 +169,22 @@ async fn only_so_many_signatures_are_verified_the_authors_first() {
 #[tokio::test]
 async fn a_key_is_asked_for_once() {
     let signer = signer("example.com");
-    let server = Server::with(&key_line(&signer)).await;
+    let server = Nameserver::with(&key_line(&signer));
     let verifier = verifier(&server);
     let message = signed(&signer, MESSAGE);
     for _ in 0..3 {
         let dkim = verifier.message(message.as_bytes(), &[]).await.dkim;
         assert_eq!(dkim[0].result, DkimResult::Pass);
     }
-    assert_eq!(server.times_asked(signer.dns_name(), RecordType::TXT), 1);
+    let question = format!("{} TXT", signer.dns_name());
+    assert_eq!(server.times_asked(&question), 1);
 }
 
 #[tokio::test]
 async fn a_message_is_judged_within_its_deadline() {
     let signer = signer("example.com");
     let zone = format!("{} TIMEOUT\n_dmarc.example.com TIMEOUT", signer.dns_name());
-    let server = Server::with(&zone).await;
+    let server = Nameserver::with(&zone);
     let config = Config {
         message_deadline: Duration::from_millis(600),
         ..Config::default()

@@ -2,37 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-#[path = "verify/arc.rs"]
 mod arc;
-#[path = "verify/dkim.rs"]
 mod dkim;
-#[path = "verify/dmarc.rs"]
 mod dmarc;
-#[path = "verify/dns.rs"]
 mod dns;
-#[path = "verify/identity.rs"]
 mod identity;
-#[path = "support/peer.rs"]
-mod peer;
-#[path = "verify/peers.rs"]
-mod peers;
-#[path = "verify/robust.rs"]
 mod robust;
-#[path = "support/zone.rs"]
-mod zone;
 
 use gatepost::mail::address::Domain;
 use gatepost::sign::Signer;
 use gatepost::verify::Config;
 use gatepost::verify::Verifier;
 
-use crate::zone::Server;
+use crate::support::dns::Nameserver;
 
 fn domain(name: &str) -> Domain {
     Domain::parse(name).unwrap()
 }
 
-fn verifier(server: &Server) -> Verifier {
+fn verifier(server: &Nameserver) -> Verifier {
     Verifier::new(server.dns(), &domain("mx.example.net"), &Config::default())
 }
 

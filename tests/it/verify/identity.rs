@@ -10,9 +10,9 @@ use gatepost::verify::SpfIdentity;
 use gatepost::verify::SpfResult;
 use gatepost::verify::Verifier;
 
-use crate::domain;
-use crate::verifier;
-use crate::zone::Server;
+use crate::support::dns::Nameserver;
+use crate::verify::domain;
+use crate::verify::verifier;
 
 const ZONE: &str = "
     ok.example TXT v=spf1 ip4:192.0.2.0/24 -all
@@ -58,7 +58,7 @@ async fn spf(verifier: &Verifier, ip: &str, sender: &str) -> (SpfResult, Option<
 
 #[tokio::test]
 async fn a_sender_is_checked_by_the_record_of_its_domain() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let verifier = verifier(&server);
     for (sender, ip, want) in [
         ("a@ok.example", "192.0.2.1", SpfResult::Pass),
@@ -84,7 +84,7 @@ async fn a_sender_is_checked_by_the_record_of_its_domain() {
 
 #[tokio::test]
 async fn an_explanation_is_expanded_and_fit_for_a_reply() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let verifier = verifier(&server);
     let (result, explanation) = spf(&verifier, "192.0.2.1", "\"a b\"@explained.example").await;
     assert_eq!(result, SpfResult::Fail);
@@ -101,7 +101,7 @@ async fn an_explanation_is_expanded_and_fit_for_a_reply() {
 
 #[tokio::test]
 async fn a_check_that_takes_too_long_is_a_temporary_error() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let config = Config {
         spf_deadline: Duration::from_millis(300),
         ..Config::default()
@@ -113,7 +113,7 @@ async fn a_check_that_takes_too_long_is_a_temporary_error() {
 
 #[tokio::test]
 async fn a_helo_name_is_checked_and_a_literal_has_no_record() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let verifier = verifier(&server);
     for (helo, want) in [
         ("mx.helo.example", SpfResult::Pass),
@@ -133,7 +133,7 @@ async fn a_helo_name_is_checked_and_a_literal_has_no_record() {
 
 #[tokio::test]
 async fn a_name_counts_only_where_it_leads_back() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let verifier = verifier(&server);
     for (ip, want, name) in [
         ("192.0.2.1", IprevResult::Pass, Some("good.example")),

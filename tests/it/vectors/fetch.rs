@@ -5,12 +5,12 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::peer::skip;
+use crate::support::process::skip;
 
 /// The folder of the unpacked distribution, or None where it cannot be had.
 ///
 /// Panics then, where `REQUIRE_PEERS=1` says that a skip is a failure.
-pub(crate) fn source_distribution(name: &str, version: &str) -> Option<PathBuf> {
+pub fn source_distribution(name: &str, version: &str) -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()?
         .join("vectors");
@@ -21,7 +21,7 @@ pub(crate) fn source_distribution(name: &str, version: &str) -> Option<PathBuf> 
     match fetch(name, version, &target) {
         Ok(()) => Some(folder),
         Err(reason) => {
-            skip(&wanted(name, version), &reason);
+            skip(&format!("{}: {reason}", wanted(name, version)));
             None
         }
     }

@@ -14,10 +14,9 @@ use gatepost::verify::DkimResult;
 use gatepost::verify::Evidence;
 use gatepost::verify::Verifier;
 
-use crate::fetch::source_distribution;
-use crate::peer::skip;
-use crate::zone::Server;
-use crate::zone::Zone;
+use crate::support::dns::Nameserver;
+use crate::support::process::skip;
+use crate::vectors::fetch::source_distribution;
 
 const VERSION: &str = "1.1.8";
 
@@ -34,14 +33,14 @@ fn message(folder: &Path, name: &str) -> Vec<u8> {
 }
 
 /// The keys that the suite's tests answer for these names.
-fn keys(folder: &Path) -> Zone {
-    let mut zone = Zone::default();
+fn keys(folder: &Path) -> Nameserver {
+    let server = Nameserver::start();
     for (name, file) in [
         ("test._domainkey.football.example.com", "test.txt"),
         ("test._domainkey.example.com", "test.txt"),
         ("sed._domainkey.test.ex", "eximtest.dns"),
     ] {
-        zone.add_txt(name, &[data(folder, file).trim_ascii()]);
+        server.strings(name, &[data(folder, file).trim_ascii()]);
     }
     // This one stands in the code of the tests, over two lines.
     let tests = folder.join("dkim/tests/test_dkim_ed25519.py");
@@ -49,11 +48,11 @@ fn keys(folder: &Path) -> Zone {
     let name = "brisbane._domainkey.football.example.com";
     let (_, rest) = code.split_once(&format!("'{name}.': \"\"\"")).unwrap();
     let (key, _) = rest.split_once("\"\"\"").unwrap();
-    zone.add_txt(name, &[key.replace("\\\n", "").as_bytes()]);
-    zone
+    server.txt(name, &key.replace("\\\n", ""));
+    server
 }
 
-async fn verified(server: &Server, message: &[u8]) -> Evidence {
+async fn verified(server: &Nameserver, message: &[u8]) -> Evidence {
     let hostname = Domain::parse("mx.example.net").unwrap();
     let verifier = Verifier::new(server.dns(), &hostname, &verify::Config::default());
     verifier.message(message, &[]).await
@@ -64,7 +63,7 @@ async fn the_examples_of_rfc_6376_and_rfc_8463_pass_and_fail_when_touched() {
     let Some(folder) = source_distribution("dkimpy", VERSION) else {
         return;
     };
-    let server = Server::start(keys(&folder)).await;
+    let server = keys(&folder);
     for (file, domain, algorithms) in [
         (
             "rfc6376.signed.msg",
@@ -103,7 +102,7 @@ async fn the_examples_of_rfc_6376_and_rfc_8463_pass_and_fail_when_touched() {
 /// Runs Python with dkimpy; None, loudly, where there is no Python that can.
 fn python(path: &[&Path], code: &str, arguments: &[&str], input: &[u8]) -> Option<Vec<u8>> {
     let path = std::env::join_paths(path).unwrap();
-    let child = Command::new("python3")
+    let child = Command::new("/usr/bin/python3")
         .args(["-c", code])
         .args(arguments)
         .env("PYTHONPATH", path)
@@ -123,9 +122,12 @@ fn python(path: &[&Path], code: &str, arguments: &[&str], input: &[u8]) -> Optio
         Ok(output) if output.status.success() => return Some(output.stdout),
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
-            skip("dkimpy", &text.lines().last().unwrap_or_default());
+            let why = text.lines().last().unwrap_or_default();
+            skip(&format!("dkimpy: {why}"));
         }
-        Err(error) => skip("python3", &error),
+        Err(error) => {
+            skip(&format!("python3: {error}"));
+        }
     }
     None
 }
@@ -135,7 +137,7 @@ async fn what_dkimpy_signs_passes_in_every_canonicalization() {
     let Some(folder) = source_distribution("dkimpy", VERSION) else {
         return;
     };
-    let server = Server::start(keys(&folder)).await;
+    let server = keys(&folder);
     let plain = message(&folder, "test.message");
     let key = folder.join("dkim/tests/data/test.private");
     let code = "
@@ -186,7 +188,7 @@ async fn what_dkimpy_seals_is_an_intact_chain_until_touched() {
     let Some(results) = source_distribution("authres", "1.2.0") else {
         return;
     };
-    let server = Server::start(keys(&folder)).await;
+    let server = keys(&folder);
     let key = folder.join("dkim/tests/data/test.private");
     // Two hops; the second trusts its own result of the first.
     let code = "
@@ -259,9 +261,11 @@ except ImportError as error:
             return;
         };
         let answer = String::from_utf8_lossy(&answer);
-        // An extra of dkimpy's; RFC 8463's own example is checked above.
+        // What dkimpy needs for ed25519 and what need not come with it.
         if answer.contains("nacl") {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: ed25519 with dkimpy: {answer}");
+            skip(&format!(
+                "ed25519 with dkimpy: {answer}; see tests/peers-install"
+            ));
             continue;
         }
         assert_eq!(answer, "True", "{signature}");

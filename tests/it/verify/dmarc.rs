@@ -7,14 +7,13 @@ use gatepost::verify::DmarcResult;
 use gatepost::verify::Spf;
 use gatepost::verify::SpfIdentity;
 use gatepost::verify::SpfResult;
-use hickory_resolver::proto::rr::RecordType;
 
-use crate::domain;
-use crate::key_line;
-use crate::signed;
-use crate::signer;
-use crate::verifier;
-use crate::zone::Server;
+use crate::support::dns::Nameserver;
+use crate::verify::domain;
+use crate::verify::key_line;
+use crate::verify::signed;
+use crate::verify::signer;
+use crate::verify::verifier;
 
 const ZONE: &str = "
     _dmarc.reject.example TXT v=DMARC1; p=reject
@@ -50,7 +49,7 @@ fn spf(identity: SpfIdentity, result: SpfResult, domain: &str) -> Spf {
 }
 
 /// The verdict on mail from `from`, whose sender gave `result` for `sender`.
-async fn judge(server: &Server, from: &str, result: SpfResult, sender: &str) -> Dmarc {
+async fn judge(server: &Nameserver, from: &str, result: SpfResult, sender: &str) -> Dmarc {
     let message = format!("From: {from}\r\n\r\nbody\r\n");
     let spf = [
         spf(SpfIdentity::Helo, SpfResult::Pass, "mx.elsewhere.example"),
@@ -75,7 +74,7 @@ async fn mail_that_nobody_speaks_for_meets_the_policy_that_applies() {
     use DmarcResult::Fail;
     use DmarcResult::None as NoRecord;
     use DmarcResult::TempError;
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     for (from, want) in [
         ("reject.example", (Fail, Reject, Some("reject.example"))),
         (
@@ -127,7 +126,7 @@ async fn spf_speaks_for_aligned_domains_only() {
     use DmarcResult::Fail;
     use DmarcResult::Pass;
     use DmarcResult::TempError;
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     for (from, result, sender, want) in [
         ("reject.example", SpfResult::Pass, "reject.example", Pass),
         (
@@ -193,7 +192,7 @@ async fn spf_speaks_for_aligned_domains_only() {
 
 #[tokio::test]
 async fn the_helo_name_speaks_for_mail_without_a_sender() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let helo = spf(SpfIdentity::Helo, SpfResult::Pass, "mx.reject.example");
     let raw = b"From: a@reject.example\r\n\r\n";
     let dmarc = verifier(&server).message(raw, &[helo]).await.dmarc;
@@ -204,7 +203,7 @@ async fn the_helo_name_speaks_for_mail_without_a_sender() {
 async fn a_signature_rescues_a_forwarded_message() {
     let (own, other) = (signer("mail.reject.example"), signer("other.example"));
     let zone = format!("{ZONE}\n{}{}", key_line(&own), key_line(&other));
-    let server = Server::with(&zone).await;
+    let server = Nameserver::with(&zone);
     let message = "From: a@reject.example\r\n\r\nbody\r\n";
     let failed = [spf(
         SpfIdentity::MailFrom,
@@ -226,7 +225,7 @@ async fn a_signature_rescues_a_forwarded_message() {
 #[tokio::test]
 async fn a_signature_whose_key_has_no_answer_leaves_the_result_open() {
     let own = signer("reject.example");
-    let server = Server::with(&format!("{ZONE}\n{} SERVFAIL", own.dns_name())).await;
+    let server = Nameserver::with(&format!("{ZONE}\n{} SERVFAIL", own.dns_name()));
     let message = signed(&own, "From: a@reject.example\r\n\r\nbody\r\n");
     let evidence = verifier(&server).message(message.as_bytes(), &[]).await;
     assert_eq!(evidence.dmarc.result, DmarcResult::TempError);
@@ -235,7 +234,7 @@ async fn a_signature_whose_key_has_no_answer_leaves_the_result_open() {
 
 #[tokio::test]
 async fn of_several_authors_the_strictest_result_counts() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     for (from, want) in [
         (
             "a@reject.example, b@quarter.example",
@@ -262,7 +261,7 @@ async fn of_several_authors_the_strictest_result_counts() {
 
 #[tokio::test]
 async fn whether_a_domain_publishes_dmarc_is_told_or_left_open() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let verifier = verifier(&server);
     for (name, want) in [
         ("reject.example", Ok(true)),
@@ -279,13 +278,13 @@ async fn whether_a_domain_publishes_dmarc_is_told_or_left_open() {
 
 #[tokio::test]
 async fn a_name_of_many_labels_costs_eight_questions() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let name = "a.b.c.d.e.f.g.h.i.j.mail.nothing.example";
     assert_eq!(
         verifier(&server).publishes_dmarc(&domain(name)).await,
         Ok(false)
     );
-    let asked = |name: &str| server.times_asked(name, RecordType::TXT);
+    let asked = |name: &str| server.times_asked(&format!("{name} TXT"));
     assert_eq!(asked(&format!("_dmarc.{name}")), 1);
     assert_eq!(asked("_dmarc.b.c.d.e.f.g.h.i.j.mail.nothing.example"), 0);
     assert_eq!(asked("_dmarc.g.h.i.j.mail.nothing.example"), 1);

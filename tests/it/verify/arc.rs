@@ -12,8 +12,8 @@ use mail_auth::arc::ArcSealer;
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
 
-use crate::verifier;
-use crate::zone::Server;
+use crate::support::dns::Nameserver;
+use crate::verify::verifier;
 
 const MESSAGE: &str =
     "From: a@example.com\r\nTo: b@example.net\r\nSubject: x\r\n\r\nbody  of it\r\n\r\n";
@@ -58,14 +58,14 @@ impl Forwarder {
     }
 }
 
-async fn chain(server: &Server, message: &str) -> Arc {
+async fn chain(server: &Nameserver, message: &str) -> Arc {
     verifier(server).message(message.as_bytes(), &[]).await.arc
 }
 
 #[tokio::test]
 async fn an_intact_chain_names_its_sealers_oldest_first() {
     let (one, two) = (Forwarder::new("one.example"), Forwarder::new("two.example"));
-    let server = Server::with(&(one.zone() + &two.zone())).await;
+    let server = Nameserver::with(&(one.zone() + &two.zone()));
     let dns = server.dns();
     let once = one.forward(&dns, MESSAGE).await;
     let twice = two.forward(&dns, &once).await;
@@ -96,7 +96,7 @@ async fn an_intact_chain_names_its_sealers_oldest_first() {
 #[tokio::test]
 async fn a_chain_that_cannot_be_whole_fails() {
     let one = Forwarder::new("one.example");
-    let server = Server::with(&one.zone()).await;
+    let server = Nameserver::with(&one.zone());
     let seal = "ARC-Seal: i=1; a=rsa-sha256; cv=none; d=a.example; s=s; b=AA\r\n";
     for (fields, want) in [
         (String::new(), ArcResult::None),

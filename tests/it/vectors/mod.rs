@@ -6,14 +6,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-#[path = "vectors/dkim.rs"]
 mod dkim;
-#[path = "vectors/fetch.rs"]
 mod fetch;
-#[path = "support/peer.rs"]
-mod peer;
-#[path = "vectors/spf.rs"]
 mod spf;
-#[path = "support/zone.rs"]
-#[expect(dead_code, reason = "the tests of verify use all of it")]
-mod zone;

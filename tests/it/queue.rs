@@ -1,6 +1,6 @@
 //! The way from the spool to a next hop: handed over, put off, held, taken up again.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -29,6 +29,7 @@ use gatepost::scheduler::Config;
 use gatepost::scheduler::Route;
 use gatepost::scheduler::Scheduler;
 use gatepost::spool;
+use gatepost::spool::Arrival;
 use gatepost::spool::Arrivals;
 use gatepost::spool::Fate;
 use gatepost::spool::Spool;
@@ -41,6 +42,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::support::SOON;
+use crate::support::wait_until;
 
 /// What a server has taken: recipient and body, one entry each.
 type Taken = Arc<Mutex<Vec<(String, String)>>>;
@@ -220,6 +224,19 @@ impl Queue {
     }
 }
 
+/// The first message, when it is held.
+async fn held(spool: &Spool) -> Arrival {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let message = spool.load(id(1)).await.unwrap();
+        if message.held {
+            return message;
+        }
+        assert!(Instant::now() < deadline, "the message is not held");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 fn id(number: u64) -> SpoolId {
     SpoolId {
         session: SessionId(number),
@@ -232,14 +249,6 @@ fn to(target: &Target) -> Route {
     Arc::new(move |_| Some(target.clone()))
 }
 
-async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_message_goes_out_once_over_few_connections() {
     let folder = tempfile::tempdir().unwrap();
@@ -248,10 +257,9 @@ async fn each_message_goes_out_once_over_few_connections() {
     for number in 1..=500 {
         queue.store(number, &["a@y.example", "b@y.example"]).await;
     }
-    wait_for("all messages", || {
-        server.taken.lock().unwrap().len() == 1000
-    })
-    .await;
+    wait_until(SOON, "all messages", || {
+        (server.taken.lock().unwrap().len() == 1000).then_some(())
+    });
     let taken: HashSet<_> = server.taken.lock().unwrap().iter().cloned().collect();
     assert_eq!(taken.len(), 1000);
     assert!(*server.connections.lock().unwrap() <= 21);
@@ -259,7 +267,9 @@ async fn each_message_goes_out_once_over_few_connections() {
     // Nothing is left for the next start.
     let queue = Queue::open(folder.path(), quick(), to(&server.target()));
     queue.store(501, &["last@y.example"]).await;
-    wait_for("the last", || server.taken.lock().unwrap().len() == 1001).await;
+    wait_until(SOON, "the last", || {
+        (server.taken.lock().unwrap().len() == 1001).then_some(())
+    });
     queue.close().await;
     assert_eq!(server.taken.lock().unwrap().len(), 1001);
 }
@@ -271,19 +281,12 @@ async fn a_recipient_put_off_is_tried_again_and_one_that_failed_holds_the_messag
     let queue = Queue::open(folder.path(), quick(), to(&server.target()));
     let recipients = ["now@y.example", "unknown@y.example", "later@y.example"];
     queue.store(1, &recipients).await;
-    wait_for("the second attempt", || server.recipients().len() == 2).await;
+    wait_until(SOON, "the second attempt", || {
+        (server.recipients().len() == 2).then_some(())
+    });
     assert_eq!(server.recipients(), ["later@y.example", "now@y.example"]);
     let spool = queue.spool.clone();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let held = loop {
-        let message = spool.load(id(1)).await.unwrap();
-        if message.held {
-            break message;
-        }
-        assert!(Instant::now() < deadline, "the message is not held");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    assert_eq!(held.open, [1]);
+    assert_eq!(held(&spool).await.open, [1]);
     queue.close().await;
 }
 
@@ -306,13 +309,14 @@ async fn a_dead_destination_pauses_its_lane_and_nothing_is_lost() {
             .store(number, &["a@dead.example", "b@y.example"])
             .await;
     }
-    wait_for("the other lane", || other.recipients().len() == 100).await;
+    wait_until(SOON, "the other lane", || {
+        (other.recipients().len() == 100).then_some(())
+    });
     tokio::time::sleep(Duration::from_millis(200)).await;
     let server = Server::on(TcpListener::bind(address).await.unwrap(), Duration::ZERO);
-    wait_for("the lane that was down", || {
-        server.recipients().len() == 100
-    })
-    .await;
+    wait_until(SOON, "the lane that was down", || {
+        (server.recipients().len() == 100).then_some(())
+    });
     queue.close().await;
     assert_eq!(
         (server.recipients().len(), other.recipients().len()),
@@ -329,11 +333,15 @@ async fn new_routes_count_for_what_waits() {
         Arc::new(move |domain| (domain.as_str() == "y.example").then(|| target.clone()));
     let queue = Queue::open(folder.path(), quick(), nowhere);
     queue.store(1, &["a@y.example", "b@gone.example"]).await;
-    wait_for("the routed one", || server.recipients() == ["a@y.example"]).await;
+    wait_until(SOON, "the routed one", || {
+        (server.recipients() == ["a@y.example"]).then_some(())
+    });
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(server.recipients(), ["a@y.example"]);
     queue.routes.send(to(&server.target())).unwrap();
-    wait_for("the other", || server.recipients().len() == 2).await;
+    wait_until(SOON, "the other", || {
+        (server.recipients().len() == 2).then_some(())
+    });
     queue.close().await;
 }
 
@@ -348,11 +356,7 @@ async fn what_is_too_old_is_held() {
     let queue = Queue::open(folder.path(), config, route);
     queue.store(1, &["a@gone.example"]).await;
     let spool = queue.spool.clone();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !spool.load(id(1)).await.unwrap().held {
-        assert!(Instant::now() < deadline, "the message is not held");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    held(&spool).await;
     queue.close().await;
 }
 
@@ -369,12 +373,16 @@ async fn a_stop_lets_attempts_end_and_leaves_the_rest_to_the_next_start() {
     for number in 1..=6 {
         queue.store(number, &["a@y.example"]).await;
     }
-    wait_for("two sessions", || *server.connections.lock().unwrap() == 2).await;
+    wait_until(SOON, "two sessions", || {
+        (*server.connections.lock().unwrap() == 2).then_some(())
+    });
     queue.close().await;
     assert_eq!(server.recipients().len(), 2);
     let began = SystemTime::now();
     let queue = Queue::open(folder.path(), config, to(&server.target()));
-    wait_for("the rest", || server.recipients().len() == 6).await;
+    wait_until(SOON, "the rest", || {
+        (server.recipients().len() == 6).then_some(())
+    });
     assert!(began.elapsed().unwrap() < Duration::from_secs(10));
     queue.close().await;
     assert_eq!(server.recipients().len(), 6);

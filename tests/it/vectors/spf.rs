@@ -11,9 +11,9 @@ use serde_norway::Mapping;
 use serde_norway::Value;
 use tokio::task::JoinSet;
 
-use crate::fetch::source_distribution;
-use crate::zone::Server;
-use crate::zone::Zone;
+use crate::support::dns::Behaviour;
+use crate::support::dns::Nameserver;
+use crate::vectors::fetch::source_distribution;
 
 /// Cases in which we differ on purpose, each with its reason.
 const DIFFERENCES: &[(&str, &str)] = &[];
@@ -48,7 +48,7 @@ async fn every_case_of_the_rfc_7208_suite_gives_its_result() {
 
 /// One scenario: its zone, and its cases all at once. Gives how many there were and what was wrong.
 async fn run(scenario: Mapping) -> (usize, Vec<String>) {
-    let server = Server::start(zone(&scenario)).await;
+    let server = nameserver(&scenario);
     let dns = server.dns();
     let tests = scenario["tests"].as_mapping().unwrap().clone();
     let mut cases = JoinSet::new();
@@ -93,8 +93,8 @@ fn fault(test: &Value, result: &str, explanation: Option<&str>) -> Option<String
     (explanation != wanted).then(|| format!("explained by {explanation:?}, not {wanted:?}"))
 }
 
-fn zone(scenario: &Mapping) -> Zone {
-    let mut zone = Zone::default();
+fn nameserver(scenario: &Mapping) -> Nameserver {
+    let server = Nameserver::start();
     for (name, entries) in scenario["zonedata"].as_mapping().unwrap() {
         let name = string(name);
         let entries = entries.as_sequence().unwrap();
@@ -103,43 +103,53 @@ fn zone(scenario: &Mapping) -> Zone {
             match entry {
                 Value::Mapping(entry) => {
                     for (kind, data) in entry {
-                        add(&mut zone, &name, &string(kind), data, has_txt);
+                        add(&server, &name, &string(kind), data, has_txt);
                     }
                 }
-                _ => zone.silence(&name, None),
+                _ => {
+                    server.except(&name, None, Behaviour::Silent);
+                }
             }
         }
     }
-    zone
+    server
 }
 
 /// Adds one record of the suite. Where a name has no TXT of its own, its SPF records are given as
 /// such (the suite's rule for RFC 7208, which knows no type SPF).
-fn add(zone: &mut Zone, name: &str, kind: &str, data: &Value, has_txt: bool) {
+fn add(server: &Nameserver, name: &str, kind: &str, data: &Value, has_txt: bool) {
     match (kind, data) {
         ("SPF", _) if has_txt => {}
         ("TXT" | "SPF", Value::String(text)) if text == "NONE" => {}
         ("TXT" | "SPF", Value::String(text)) if text == "TIMEOUT" => {
-            zone.silence(name, Some(RecordType::TXT));
+            server.except(name, Some(RecordType::TXT), Behaviour::Silent);
         }
         // No strings at all cannot be sent (RFC 1035 §3.3.14: one or more); an empty one can.
         ("TXT" | "SPF", Value::Sequence(strings)) if strings.is_empty() => {
-            zone.add_txt(name, &[b""]);
+            server.strings(name, &[b""]);
         }
         ("TXT" | "SPF", Value::Sequence(strings)) => {
             let strings: Vec<String> = strings.iter().map(string).collect();
             let strings: Vec<&[u8]> = strings.iter().map(|text| text.as_bytes()).collect();
-            zone.add_txt(name, &strings);
+            server.strings(name, &strings);
         }
-        ("TXT" | "SPF", text) => zone.add_txt(name, &[string(text).as_bytes()]),
+        ("TXT" | "SPF", text) => {
+            server.txt(name, &string(text));
+        }
         ("MX", Value::Sequence(pair)) => {
             let (preference, host) = (string(&pair[0]), string(&pair[1]));
             // An empty name is the root: an MX that leads nowhere.
-            zone.add(name, "MX", &format!("{preference} {host}"));
+            server.record(name, "MX", &format!("{preference} {host}"));
         }
-        ("A", data) if data == "TIMEOUT" => zone.silence(name, Some(RecordType::A)),
-        ("AAAA", data) if data == "TIMEOUT" => zone.silence(name, Some(RecordType::AAAA)),
-        (kind, data) => zone.add(name, kind, &string(data)),
+        ("A", data) if data == "TIMEOUT" => {
+            server.except(name, Some(RecordType::A), Behaviour::Silent);
+        }
+        ("AAAA", data) if data == "TIMEOUT" => {
+            server.except(name, Some(RecordType::AAAA), Behaviour::Silent);
+        }
+        (kind, data) => {
+            server.record(name, kind, &string(data));
+        }
     }
 }
 

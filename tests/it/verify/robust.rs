@@ -12,11 +12,11 @@ use proptest::test_runner::Config as Runs;
 use proptest::test_runner::TestRunner;
 use tokio::runtime::Runtime;
 
-use crate::domain;
-use crate::key_line;
-use crate::signed;
-use crate::signer;
-use crate::zone::Server;
+use crate::support::dns::Nameserver;
+use crate::verify::domain;
+use crate::verify::key_line;
+use crate::verify::signed;
+use crate::verify::signer;
 
 /// Bytes that mean something to some reader.
 fn interesting() -> impl Strategy<Value = Vec<u8>> {
@@ -65,7 +65,7 @@ fn interesting() -> impl Strategy<Value = Vec<u8>> {
 fn no_bytes_make_a_check_panic() {
     let runtime = Runtime::new().unwrap();
     let signer = signer("example.com");
-    let server = runtime.block_on(Server::with(&key_line(&signer)));
+    let server = Nameserver::with(&key_line(&signer));
     let verifier = Verifier::new(server.dns(), &domain("mx.example.net"), &Config::default());
     let base = signed(
         &signer,
