@@ -42,10 +42,14 @@ impl Log for SegmentLog {
     fn room(&self) -> Result<(), Error> {
         let free = self.disk.free_space(&self.directory);
         let free = free.map_err(|source| Error::append(self.directory.clone(), source))?;
-        if free < self.floor {
+        // One more segment must always be possible. What is finished frees its space only when its
+        // marks are written, and these may need a new segment: without one, a disk that mail has
+        // filled would stay full.
+        let spare = self.spares.len() as u64 * self.capacity;
+        if free < self.floor || free + spare < self.capacity {
             return Err(Error::Full {
                 free: ByteSize(free),
-                floor: ByteSize(self.floor),
+                floor: ByteSize(self.floor.max(self.capacity)),
             });
         }
         Ok(())
