@@ -70,5 +70,6 @@ fn a_client_that_never_finishes_does_not_hold_the_end_forever() {
     client.expect("RCPT TO:<user@gate.example>", "250");
     client.expect("DATA", "354");
     assert!(gateway.process.stop().success());
+    assert_eq!(gateway.process.wait_for("sessions cut off")["sessions"], 1);
     assert!(gateway.process.events("accepted").is_empty());
 }

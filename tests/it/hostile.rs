@@ -3,12 +3,10 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::support::SOON;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::gateway::Site;
 use crate::support::mails::mail;
-use crate::support::wait_until;
 
 /// The gateway still does its work.
 fn assert_alive(gateway: &Gateway) {
@@ -183,21 +181,4 @@ fn rubbish_is_refused_and_never_taken_for_mail() {
         }
     }
     assert_alive(&gateway);
-}
-
-#[test]
-fn connections_over_the_limit_of_an_address_are_turned_away() {
-    let gateway = Site::new()
-        .with("[limits]\nper_address = 3\nexempt = []")
-        .start();
-    let held: Vec<_> = (0..3).map(|_| Client::hello(gateway.smtp())).collect();
-    let mut one_more = Client::connect(gateway.smtp());
-    let said = one_more.rest();
-    assert!(said.starts_with("421 4.7.0"), "{said:?}");
-    gateway.process.wait_for("turned away");
-    drop(held);
-    wait_until(SOON, "a place", || {
-        let mut client = Client::connect(gateway.smtp());
-        client.reply().starts_with("220").then_some(())
-    });
 }

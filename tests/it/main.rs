@@ -9,6 +9,7 @@
 mod architecture;
 mod support;
 
+mod accept;
 mod bad_input;
 mod crash;
 mod delivery;

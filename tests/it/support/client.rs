@@ -64,6 +64,13 @@ impl Client {
 
     /// Connects to a listener that believes PROXY headers, as if from `source`, and says EHLO.
     pub fn hello_from(address: SocketAddr, source: &str, helo: &str) -> Client {
+        let mut client = Client::connect_from(address, source);
+        client.greet(helo);
+        client
+    }
+
+    /// Connects to a listener that believes PROXY headers, as if from `source`, and reads nothing.
+    pub fn connect_from(address: SocketAddr, source: &str) -> Client {
         let mut client = Client::connect(address);
         let source: IpAddr = source.parse().expect("an address");
         let header = match source {
@@ -71,7 +78,6 @@ impl Client {
             IpAddr::V6(_) => format!("PROXY TCP6 {source} 2001:db8::25 40000 25\r\n"),
         };
         client.send(header.as_bytes());
-        client.greet(helo);
         client
     }
 
