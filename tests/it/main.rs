@@ -15,6 +15,7 @@ mod crash;
 mod delivery;
 mod dialogues;
 mod drain;
+mod golden;
 mod hostile;
 mod in_memory;
 mod operate;

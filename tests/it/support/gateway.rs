@@ -48,6 +48,10 @@ pub struct Site {
     pub recipients: String,
     /// More keys of `[spf]`.
     pub spf: &'static str,
+    /// More keys of `[dmarc]`.
+    pub dmarc: &'static str,
+    /// A network whose clients are checked by neither; at first one that nobody is in.
+    pub exempt: &'static str,
     /// More of the file: sections of their own.
     pub extra: String,
 }
@@ -82,6 +86,8 @@ impl Site {
             deliver: format!("maildir:{}/mail/{{domain}}/{{local}}", path.display()),
             recipients: recipients.display().to_string(),
             spf: "",
+            dmarc: "",
+            exempt: "203.0.113.255/32",
             extra: String::new(),
             folder,
         }
@@ -151,11 +157,12 @@ retry_first = "1s"
 
 # Clients on loopback are judged like all others.
 [spf]
-exempt = []
+exempt = ["{exempt}"]
 {spf}
 
 [dmarc]
-exempt = []
+exempt = ["{exempt}"]
+{dmarc}
 
 {tls}
 {extra}"#,
@@ -167,7 +174,9 @@ exempt = []
             deliver = self.deliver,
             recipients = self.recipients,
             tls = self.certificate.section(),
+            exempt = self.exempt,
             spf = self.spf,
+            dmarc = self.dmarc,
             extra = self.extra,
         )
     }
@@ -303,6 +312,11 @@ impl Running {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, which: Signal) {
