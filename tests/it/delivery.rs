@@ -37,9 +37,16 @@ fn one_id_leads_from_the_reply_through_the_log_to_the_header() {
         "user@gate.example",
         &mail("a@client.example", "id"),
     );
+    let connected = gateway.process.wait_for("connected");
     let accepted = gateway.process.wait_for("accepted");
     let delivered = gateway.process.wait_for("delivered");
     let id = accepted["id"].as_str().expect("a text");
+    assert_eq!(id.split('.').next(), connected["session"].as_str());
+    assert_eq!(gateway.process.wait_for("judged")["id"], id);
+    assert_eq!(
+        gateway.process.wait_for("disconnected")["session"],
+        connected["session"]
+    );
     assert!(reply.contains(id), "{reply:?} lacks {id}");
     assert_eq!(delivered["id"], id);
     assert_eq!(delivered["rcpt"], "user@gate.example");
@@ -146,4 +153,24 @@ fn what_waits_is_delivered_after_a_restart() {
     gateway.restart();
     let got = gateway.site.mailbox("user").first();
     assert_eq!(field(&got, "Subject"), ["waits"]);
+}
+
+#[test]
+fn mail_for_postmaster_is_taken_though_no_list_names_them() {
+    let gateway = Gateway::start();
+    let recipients = gateway.site.path("recipients");
+    fs::write(&recipients, "user@gate.example\n").expect("written");
+    gateway.reload();
+    gateway.process.wait_for("configuration reloaded");
+    for (number, path) in ["Postmaster", "PostMaster@gate.example"].iter().enumerate() {
+        accept(&gateway, path, &mail("a@client.example", "help"));
+        let event = gateway.process.wait_for_nth("delivered", number + 1);
+        assert!(
+            event["rcpt"]
+                .to_string()
+                .to_lowercase()
+                .contains("postmaster@gate.example"),
+            "{event}"
+        );
+    }
 }

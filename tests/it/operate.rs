@@ -5,6 +5,8 @@ use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
@@ -17,6 +19,7 @@ use crate::support::gateway::Gateway;
 use crate::support::gateway::Running;
 use crate::support::gateway::Site;
 use crate::support::gateway::gatepost;
+use crate::support::mailbox::Mailbox;
 use crate::support::mails::mail;
 use crate::support::process::attempt;
 use crate::support::process::present;
@@ -186,7 +189,7 @@ fn the_log_is_text_where_no_format_is_given() {
     let site = Site::new();
     let config = site.config().replace("format = \"json\"", "");
     let file = site.path("gatepost.toml");
-    std::fs::write(&file, config).expect("written");
+    fs::write(&file, config).expect("written");
     let process = Running::start(&file);
     let line = wait_until(SOON, "the start", || {
         let log = process.log();
@@ -259,4 +262,42 @@ fn dmarc_that_only_observes_holds_nothing() {
     assert!(reply.starts_with("250"), "{reply:?}");
     let got = site.mailbox("user").first();
     assert!(got.contains("dmarc=fail (p=quarantine)"), "{got}");
+}
+
+#[test]
+fn root_becomes_the_user_of_the_config_and_mail_is_theirs() {
+    if !root() {
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody")
+        .expect("the user list can be read")
+        .expect("every system has nobody");
+    let site = Site::new();
+    // Others may walk through the folder to what is made for them.
+    fs::set_permissions(site.folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mail_folder = site.path("data/mail");
+    let target = format!("maildir:{}/{{local}}", mail_folder.display());
+    let site = site.delivering_to(target);
+    let config = format!("user = \"nobody\"\n{}", site.config());
+    let file = site.path("gatepost.toml");
+    fs::write(&file, config).expect("written");
+    let process = Running::start(&file);
+    process.wait_for("started");
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
+    for (name, want) in [("Uid", nobody.uid.as_raw()), ("Gid", nobody.gid.as_raw())] {
+        let line = status.lines().find(|line| line.starts_with(name));
+        let ids: Vec<&str> = line
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(1)
+            .collect();
+        // Real, effective, saved, of the file system: no way back.
+        assert_eq!(ids, [want.to_string().as_str(); 4], "{name}");
+    }
+    let message = mail("a@client.example", "for nobody");
+    let reply = Client::hello(site.smtp).deliver("a@client.example", "user@gate.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    Mailbox::at(mail_folder.join("user")).first();
+    let owner = fs::metadata(mail_folder.join("user")).expect("it is there");
+    assert_eq!(owner.uid(), nobody.uid.as_raw());
 }

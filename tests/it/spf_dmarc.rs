@@ -310,3 +310,73 @@ fn a_message_that_has_gone_in_circles_is_refused() {
     let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
     assert!(reply.starts_with("554 5.4.6"), "{reply:?}");
 }
+
+#[test]
+fn quarantine_may_be_a_hold_that_outlives_a_restart() {
+    let mut site = site();
+    site.dmarc = "quarantine = \"hold\"";
+    let mut gateway = site.start();
+    let message = mail("boss@quarantine.example", "held");
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    let held = gateway.process.wait_for("held");
+    assert_eq!(held["id"], gateway.process.wait_for("accepted")["id"]);
+    assert!(gateway.process.stop().success());
+    gateway.restart();
+    assert_eq!(gateway.process.wait_for("spool opened")["messages"], 1);
+    let message = mail("a@forwarder.example", "after it");
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    let got = gateway.site.mailbox("user").first();
+    assert_eq!(field(&got, "Subject"), ["after it"]);
+}
+
+#[test]
+fn the_words_of_the_domain_are_passed_on_with_a_refusal() {
+    let site = site();
+    site.dns
+        .txt("explained.example", "v=spf1 -all exp=why.explained.example")
+        .txt("why.explained.example", "%{i} may not send for %{d}");
+    let gateway = site.start();
+    let mut client = sender(&gateway, STRANGER, "a@explained.example");
+    let reply = client.expect("RCPT TO:<user@gate.example>", "550");
+    assert!(
+        reply.contains("198.51.100.9 may not send for explained.example"),
+        "{reply:?}"
+    );
+    assert!(reply.contains("5.7.23"), "{reply:?}");
+}
+
+#[test]
+fn each_spf_result_does_what_config_says() {
+    for (keys, from, want) in [
+        ("fail = \"defer\"", "a@spf.example", "451 4.7.23"),
+        ("fail = \"accept\"", "a@spf.example", "250"),
+        ("softfail = \"reject\"", "a@soft.example", "550 5.7.23"),
+        ("none = \"reject\"", "a@none.example", "550 5.7."),
+        ("permerror = \"reject\"", "a@broken.example", "550 5.7.24"),
+        ("permerror = \"accept\"", "a@broken.example", "250"),
+    ] {
+        let mut site = site();
+        site.dns
+            .txt("soft.example", "v=spf1 ~all")
+            .txt("broken.example", "v=spf1 nonsense -all");
+        site.spf = keys;
+        let gateway = site.start();
+        // Its own name is not judged by the same key.
+        let mut client = Client::hello_from(gateway.site.proxied, STRANGER, "forwarder.example");
+        client.expect(&format!("MAIL FROM:<{from}>"), "250");
+        let reply = client.say("RCPT TO:<user@gate.example>");
+        assert!(reply.starts_with(want), "{keys}: {reply:?}");
+    }
+}
+
+#[test]
+fn a_trusted_forwarder_whose_chain_does_not_hold_rescues_nothing() {
+    let mut site = site();
+    site.dmarc = "trusted_forwarders = [\"forwarder.example\"]";
+    let gateway = site.start();
+    let message = mail("boss@reject.example", "unsealed");
+    let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
+    assert!(reply.starts_with("550 5.7.1 "), "{reply:?}");
+}

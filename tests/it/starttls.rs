@@ -149,3 +149,43 @@ fn without_a_certificate_one_is_made_and_a_warning_logged() {
     let hello = Client::hello(site.smtp).say("EHLO client.example");
     assert!(hello.contains("STARTTLS"), "{hello}");
 }
+
+#[test]
+fn a_client_is_shown_the_certificate_of_the_name_that_it_asks_for() {
+    let site = Site::new();
+    let other = Certificate::make(&site.path("other"), "mail.other.example");
+    let both = format!("{}, {}", site.certificate.entry(), other.entry());
+    let config = site.config().replace(&site.certificate.entry(), &both);
+    let file = site.path("gatepost.toml");
+    std::fs::write(&file, config).expect("written");
+    let process = Running::start(&file);
+    process.wait_for("started");
+    for (name, certificate) in [
+        ("mail.other.example", &other),
+        (HOSTNAME, &site.certificate),
+    ] {
+        let mut client = Client::hello(site.smtp);
+        client.expect("STARTTLS", "220");
+        client.secure(&certificate.der, name).expect(name);
+        assert_eq!(client.server_certificate().as_ref(), Some(&certificate.der));
+    }
+}
+
+#[test]
+fn an_expired_certificate_is_used_and_a_warning_logged() {
+    let site = Site::new();
+    Certificate::make_expired(&site.path("certs"), HOSTNAME);
+    let gateway = site.start();
+    let warned = |event: &serde_json::Value| event["reason"].to_string().contains("expired 2020");
+    let event = wait_until(SOON, "a warning", || {
+        let events = gateway.process.events("certificate doubtful");
+        events.into_iter().find(|event| warned(event))
+    });
+    assert_eq!(event["level"], "warn");
+    assert!(
+        event["file"].to_string().contains("fullchain.pem"),
+        "{event}"
+    );
+    let hello = Client::hello(gateway.smtp()).say("EHLO client.example");
+    assert!(hello.contains("STARTTLS"), "{hello}");
+}

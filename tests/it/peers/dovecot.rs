@@ -103,3 +103,31 @@ fn mail_waits_while_dovecot_is_down_and_arrives_when_it_is_back() {
     subjects.sort();
     assert_eq!(subjects, ["first", "second"]);
 }
+
+#[test]
+fn dovecot_without_smtputf8_gets_what_does_not_need_it_and_the_rest_is_held() {
+    if !dovecot::present() {
+        return;
+    }
+    let dovecot = Dovecot::start();
+    let gateway = behind(dovecot.unix());
+    for subject in ["in ascii", "Gr\u{fc}\u{df}e"] {
+        let mut client = Client::hello(gateway.smtp());
+        let mail_from = "MAIL FROM:<a@client.example> SMTPUTF8 BODY=8BITMIME";
+        client.expect(mail_from, "250");
+        client.expect("RCPT TO:<user@gate.example>", "250");
+        client.expect("DATA", "354");
+        let message = mail("a@client.example", subject).replace("Hello.", "Gr\u{fc}\u{df}e");
+        client.send(message.as_bytes());
+        client.expect(".", "250");
+    }
+    // RFC 6531 §3.4: the parameter alone asks for nothing.
+    let got = dovecot.mailbox("user").first();
+    assert_eq!(field(&got, "Subject"), ["in ascii"]);
+    let received = field(&got, "Received").join("\n");
+    assert!(received.contains("with UTF8SMTP"), "{received}");
+    // RFC 6531 §3.5: a header beyond ASCII may not go to a server that does not offer it.
+    let event = gateway.process.wait_for("failed, held");
+    assert!(event["reason"].to_string().contains("5.6.9"), "{event}");
+    assert_eq!(dovecot.mailbox("user").messages().len(), 1);
+}
