@@ -1,5 +1,6 @@
 //! The demo's own piece of the DNS: a root zone with a handful of names, on loopback.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -72,16 +73,23 @@ impl Zone {
         let mut catalog = Catalog::new();
         catalog.upsert(LowerName::new(&Name::root()), vec![Arc::new(self.records)]);
         let mut server = Server::new(catalog);
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .context("cannot open a port for DNS")?;
+        let (udp, tcp) = sockets().await.context("cannot open a port for DNS")?;
         let address = udp.local_addr()?;
         server.register_socket(udp);
-        let tcp = TcpListener::bind(address)
-            .await
-            .context("cannot open a port for DNS")?;
         server.register_listener(tcp, Duration::from_secs(5), 16 * 1024);
         Ok((address, server))
+    }
+}
+
+/// One free port for both protocols. The system picks it for UDP; for TCP it may be taken.
+async fn sockets() -> io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = 0..20;
+    loop {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        match TcpListener::bind(udp.local_addr()?).await {
+            Err(_) if tries.next().is_some() => {}
+            tcp => return Ok((udp, tcp?)),
+        }
     }
 }
 
