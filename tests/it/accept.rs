@@ -131,8 +131,7 @@ fn a_reload_opens_and_closes_listeners_and_sessions_go_on() {
     // Its listener is gone, and it is not.
     open.expect("RSET", "250");
     let message = mail("a@client.example", "went on");
-    let reply = open.deliver("a@client.example", "user@gate.example", &message);
-    assert!(reply.starts_with("250 2.0.0"), "{reply:?}");
+    open.hand_over("a@client.example", "user@gate.example", &message);
     // Those that are in both files never close.
     Client::hello(gateway.smtp()).expect("NOOP", "250");
 }

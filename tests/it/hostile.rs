@@ -12,8 +12,7 @@ use crate::support::mails::mail;
 fn assert_alive(gateway: &Gateway) {
     let mut client = Client::hello(gateway.smtp());
     let message = mail("a@client.example", "alive");
-    let reply = client.deliver("a@client.example", "user@gate.example", &message);
-    assert!(reply.starts_with("250 2."), "{reply:?}");
+    client.hand_over("a@client.example", "user@gate.example", &message);
 }
 
 #[test]
@@ -133,6 +132,55 @@ fn a_client_that_sends_a_byte_a_moment_gets_no_more_time_for_it() {
         );
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn a_message_that_does_not_go_on_is_timed_out_and_not_stored() {
+    let gateway = Site::new().with("[session]\ndata_timeout = \"1s\"").start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("MAIL FROM:<a@client.example>", "250");
+    client.expect("RCPT TO:<user@gate.example>", "250");
+    client.expect("DATA", "354");
+    client.send(mail("a@client.example", "half").as_bytes());
+    let said = client.rest();
+    assert!(said.starts_with("421 4.4.2"), "{said:?}");
+    assert!(gateway.process.events("accepted").is_empty());
+}
+
+#[test]
+fn a_message_takes_no_longer_than_it_may_however_it_trickles() {
+    let gateway = Site::new()
+        .with("[session]\nmessage_timeout = \"2s\"")
+        .start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("MAIL FROM:<a@client.example>", "250");
+    client.expect("RCPT TO:<user@gate.example>", "250");
+    client.expect("DATA", "354");
+    let start = Instant::now();
+    while client.try_send(b"x\r\n").is_ok() {
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "it is still listened to"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    gateway.process.wait_for("disconnected");
+    assert!(gateway.process.events("accepted").is_empty());
+}
+
+#[test]
+fn a_header_beyond_its_limits_is_refused() {
+    let gateway = Gateway::start();
+    for header in [
+        "X-Field: x\r\n".repeat(20_000),
+        format!("X-Long: {}\r\n", "x\r\n ".repeat(500_000)),
+    ] {
+        let mut client = Client::hello(gateway.smtp());
+        let message = header + &mail("a@client.example", "large header");
+        let reply = client.deliver("a@client.example", "user@gate.example", &message);
+        assert!(reply.starts_with("55"), "{reply:?}");
+    }
+    assert_alive(&gateway);
 }
 
 #[test]

@@ -50,8 +50,7 @@ fn metrics_count_what_the_log_says() {
     client.expect("RCPT TO:<nobody@gate.example>", "550");
     client.expect("RSET", "250");
     let message = mail("a@client.example", "counted");
-    let reply = client.deliver("a@client.example", "user@gate.example", &message);
-    assert!(reply.starts_with("250"), "{reply:?}");
+    client.hand_over("a@client.example", "user@gate.example", &message);
     gateway.process.wait_for("delivered");
     let metrics = get(gateway.site.admin, "/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
@@ -178,8 +177,7 @@ fn ipv6_clients_are_served() {
     gateway.site.dns.txt("six.example", "v=spf1 ip6:::1 -all");
     let mut client = Client::hello(address);
     let message = mail("a@six.example", "six");
-    let reply = client.deliver("a@six.example", "user@gate.example", &message);
-    assert!(reply.starts_with("250"), "{reply:?}");
+    client.hand_over("a@six.example", "user@gate.example", &message);
     let got = gateway.site.mailbox("user").first();
     assert!(got.contains("[IPv6:::1]"), "{got}");
 }
@@ -295,8 +293,7 @@ fn root_becomes_the_user_of_the_config_and_mail_is_theirs() {
         assert_eq!(ids, [want.to_string().as_str(); 4], "{name}");
     }
     let message = mail("a@client.example", "for nobody");
-    let reply = Client::hello(site.smtp).deliver("a@client.example", "user@gate.example", &message);
-    assert!(reply.starts_with("250"), "{reply:?}");
+    Client::hello(site.smtp).hand_over("a@client.example", "user@gate.example", &message);
     Mailbox::at(mail_folder.join("user")).first();
     let owner = fs::metadata(mail_folder.join("user")).expect("it is there");
     assert_eq!(owner.uid(), nobody.uid.as_raw());

@@ -31,8 +31,7 @@ fn mail_over_starttls_says_so_in_its_received_field() {
     client.secure(root, HOSTNAME).expect("a handshake");
     client.expect("EHLO client.example", "250");
     let message = mail("a@client.example", "over tls");
-    let reply = client.deliver("a@client.example", "user@gate.example", &message);
-    assert!(reply.starts_with("250 2."), "{reply:?}");
+    client.hand_over("a@client.example", "user@gate.example", &message);
     let got = gateway.site.mailbox("user").first();
     let received = mailbox::field(&got, "Received").join("\n");
     assert!(
@@ -188,4 +187,27 @@ fn an_expired_certificate_is_used_and_a_warning_logged() {
     );
     let hello = Client::hello(gateway.smtp()).say("EHLO client.example");
     assert!(hello.contains("STARTTLS"), "{hello}");
+}
+
+#[test]
+fn a_listener_without_tls_offers_none() {
+    let port = free_port();
+    let listen =
+        format!("[[listen]]\nservice = \"mx\"\naddress = \"127.0.0.1:{port}\"\ntls = \"off\"\n");
+    let _gateway = Site::new().with(&listen).start();
+    let mut client = Client::connect(([127, 0, 0, 1], port).into());
+    assert!(client.reply().starts_with("220 "));
+    let hello = client.say("EHLO client.example");
+    assert!(!hello.contains("STARTTLS"), "{hello}");
+    client.expect("STARTTLS", "5");
+}
+
+#[test]
+fn a_client_that_does_not_shake_hands_is_not_waited_for() {
+    let site = Site::new().with("[session]\nhandshake_timeout = \"1s\"");
+    let gateway = site.start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("STARTTLS", "220");
+    client.rest();
+    gateway.process.wait_for("tls handshake failed");
 }

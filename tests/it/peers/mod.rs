@@ -5,6 +5,7 @@
 
 mod clients;
 mod delivery;
+mod demo;
 mod dns;
 mod dovecot;
 mod postfix;

@@ -215,6 +215,14 @@ impl Client {
         self.try_deliver(from, to, message).expect("replies")
     }
 
+    /// As [`Client::deliver`], for a message that must be taken. Gives the reply.
+    #[track_caller]
+    pub fn hand_over(&mut self, from: &str, to: &str, message: &str) -> String {
+        let reply = self.deliver(from, to, message);
+        assert!(reply.starts_with("250 2.0.0 "), "{reply:?}");
+        reply
+    }
+
     /// As [`Client::deliver`]; the server may be gone at any point.
     pub fn try_deliver(&mut self, from: &str, to: &str, message: &str) -> io::Result<String> {
         for (line, yes) in [
