@@ -43,6 +43,13 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+    let (succeeded, said) = attempt(&mut gatepost(&["serve", "--config", "/"]));
+    assert!(!succeeded);
+    assert_says(&said, &["cannot read", "directory"]);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_right_one() {
     let site = Site::new();
     let config = site.config().replace("hostname =", "hostnam =");

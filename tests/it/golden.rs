@@ -12,6 +12,7 @@ use crate::support::gateway::Gateway;
 use crate::support::gateway::HOSTNAME;
 use crate::support::gateway::Site;
 use crate::support::mails::DkimKey;
+use crate::support::mails::Forwarder;
 use crate::support::mails::mail;
 
 /// Whom the zones allow to send, and a stranger.
@@ -139,6 +140,25 @@ fn an_exempt_network_is_named_as_the_reason() {
     let message = mail("boss@reject.example", "exempt");
     let client = connect(&gateway, STRANGER);
     assert_golden(&gateway, client, "boss@reject.example", &message, "exempt");
+}
+
+#[tokio::test]
+async fn a_trusted_forwarder_is_named_as_the_reason() {
+    let forwarder = Forwarder::new("forwarder.example");
+    let mut site = site(&DkimKey::new());
+    site.dmarc = "trusted_forwarders = [\"forwarder.example\"]";
+    site.dns.add_zone(&forwarder.zone());
+    let message = mail("boss@reject.example", "sealed");
+    let message = forwarder.forward(&site.dns.dns(), &message).await;
+    let gateway = site.start();
+    let client = connect(&gateway, STRANGER);
+    assert_golden(
+        &gateway,
+        client,
+        "a@forwarder.example",
+        &message,
+        "trusted_forwarder",
+    );
 }
 
 #[test]

@@ -98,12 +98,18 @@ impl Nameserver {
     /// Starts with the records of this text.
     pub fn with(text: &str) -> Nameserver {
         let server = Nameserver::start();
+        server.add_zone(text);
+        server
+    }
+
+    /// Adds the records of this text.
+    pub fn add_zone(&self, text: &str) -> &Nameserver {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let mut words = line.splitn(3, ' ');
             let mut word = || words.next().unwrap_or_default();
-            server.record(word(), word(), word());
+            self.record(word(), word(), word());
         }
-        server
+        self
     }
 
     /// Adds one record, written as in a zone's text.

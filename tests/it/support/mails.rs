@@ -1,5 +1,13 @@
-//! Messages to send: plain ones, and ones with a DKIM signature.
+//! Messages to send: plain ones, and ones with a DKIM signature or ARC seals.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use gatepost::dns::Dns;
+use mail_auth::AuthenticatedMessage;
+use mail_auth::AuthenticationResults;
+use mail_auth::Parameters;
+use mail_auth::arc::ArcSealer;
+use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::crypto::RsaKey;
 use mail_auth::common::crypto::Sha256;
 use mail_auth::common::headers::HeaderWriter;
@@ -60,5 +68,46 @@ impl DkimKey {
             .sign(message.as_bytes())
             .expect("the message can be signed");
         format!("{}{message}", signature.to_header())
+    }
+}
+
+/// Somebody who forwards and seals: a domain and its key.
+pub struct Forwarder {
+    domain: &'static str,
+    key: Vec<u8>,
+}
+
+impl Forwarder {
+    pub fn new(domain: &'static str) -> Forwarder {
+        let key = Ed25519Key::generate_pkcs8().expect("a key can be made");
+        Forwarder { domain, key }
+    }
+
+    fn key(&self) -> Ed25519Key {
+        Ed25519Key::from_pkcs8_der(&self.key).expect("the key is good")
+    }
+
+    /// The line of a zone that publishes the key.
+    pub fn zone(&self) -> String {
+        let public = STANDARD.encode(self.key().public_key());
+        format!(
+            "arc._domainkey.{} TXT v=DKIM1; k=ed25519; p={public}\n",
+            self.domain
+        )
+    }
+
+    /// The message with one more set.
+    pub async fn forward(&self, dns: &Dns, message: &str) -> String {
+        let parsed = AuthenticatedMessage::parse(message.as_bytes()).expect("a message");
+        let parameters = Parameters::new(&parsed).with_txt_cache(dns.keys());
+        let chain = dns.authenticator().verify_arc(parameters).await;
+        let results = AuthenticationResults::new(self.domain);
+        let set = ArcSealer::from_key(self.key())
+            .domain(self.domain)
+            .selector("arc")
+            .headers(["From", "To", "Subject"])
+            .seal(&parsed, &results, &chain)
+            .expect("the message can be sealed");
+        set.to_header() + message
     }
 }

@@ -1,62 +1,14 @@
 //! Chains of ARC seals: intact, touched, and such that cannot be whole.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use gatepost::dns::Dns;
 use gatepost::verify::Arc;
 use gatepost::verify::ArcResult;
-use mail_auth::AuthenticatedMessage;
-use mail_auth::AuthenticationResults;
-use mail_auth::Parameters;
-use mail_auth::arc::ArcSealer;
-use mail_auth::common::crypto::Ed25519Key;
-use mail_auth::common::headers::HeaderWriter;
 
 use crate::support::dns::Nameserver;
+use crate::support::mails::Forwarder;
 use crate::verify::verifier;
 
 const MESSAGE: &str =
     "From: a@example.com\r\nTo: b@example.net\r\nSubject: x\r\n\r\nbody  of it\r\n\r\n";
-
-/// Somebody who forwards: a domain and its key.
-struct Forwarder {
-    domain: &'static str,
-    key: Vec<u8>,
-}
-
-impl Forwarder {
-    fn new(domain: &'static str) -> Forwarder {
-        let key = Ed25519Key::generate_pkcs8().unwrap();
-        Forwarder { domain, key }
-    }
-
-    fn key(&self) -> Ed25519Key {
-        Ed25519Key::from_pkcs8_der(&self.key).unwrap()
-    }
-
-    fn zone(&self) -> String {
-        let public = STANDARD.encode(self.key().public_key());
-        format!(
-            "arc._domainkey.{} TXT v=DKIM1; k=ed25519; p={public}\n",
-            self.domain
-        )
-    }
-
-    /// The message with one more set.
-    async fn forward(&self, dns: &Dns, message: &str) -> String {
-        let parsed = AuthenticatedMessage::parse(message.as_bytes()).unwrap();
-        let parameters = Parameters::new(&parsed).with_txt_cache(dns.keys());
-        let chain = dns.authenticator().verify_arc(parameters).await;
-        let results = AuthenticationResults::new(self.domain);
-        let set = ArcSealer::from_key(self.key())
-            .domain(self.domain)
-            .selector("arc")
-            .headers(["From", "To", "Subject"])
-            .seal(&parsed, &results, &chain)
-            .unwrap();
-        set.to_header() + message
-    }
-}
 
 async fn chain(server: &Nameserver, message: &str) -> Arc {
     verifier(server).message(message.as_bytes(), &[]).await.arc
