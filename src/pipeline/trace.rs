@@ -64,7 +64,8 @@ pub(super) fn stamp(
         results.hostname,
         judgement.replace("; ", ";\r\n\t")
     ));
-    for spf in results.case.spf() {
+    // MAIL FROM first: it is the one that counts.
+    for spf in results.case.spf().iter().rev() {
         prefix.push_str(&received_spf(results, spf));
     }
     let marks: Vec<_> = [spf_mark(results), results.verdict.mark]
@@ -558,14 +559,14 @@ mod tests {
              header.i=@author.example header.s=s1 header.a=rsa-sha256 header.b=\"ab/+cd12\";\r\n\
              \tarc=pass (sealed by list.example);\r\n\
              \tdmarc=fail (p=reject) header.from=author.example policy.dmarc=trusted-forwarder\r\n\
-             Received-SPF: none (mx.example: out.example has no SPF record)\r\n\
-             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
-             helo=out?side?.example;\r\n\
-             \tidentity=helo; receiver=mx.example\r\n\
              Received-SPF: softfail (mx.example: author.example discourages the use of the client)\r\n\
              \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
              helo=out?side?.example;\r\n\
              \tidentity=mailfrom; receiver=mx.example\r\n\
+             Received-SPF: none (mx.example: out.example has no SPF record)\r\n\
+             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
+             helo=out?side?.example;\r\n\
+             \tidentity=helo; receiver=mx.example\r\n\
              X-Gatepost-Mark: spf-softfail\r\n\
              \r\nbody\r\n"
         );

@@ -93,6 +93,7 @@ impl Receiver {
                 (Place::DotCr, b'\n') => return Progress::End { taken: at + 1 },
                 (Place::DotCr, _) => {
                     self.fault = Some(Fault::BareNewline);
+                    *message = Vec::new();
                     return Progress::End { taken: at };
                 }
                 (Place::LineStart | Place::Dot | Place::Middle | Place::Cr, _) => {

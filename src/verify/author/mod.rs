@@ -21,13 +21,12 @@ pub(super) fn of(message: &[u8]) -> Author {
         .filter(|field| field.is("from"))
         .map(|field| field.value)
         .collect();
-    // A line that is no field ends the header for us, but not for every reader of mail.
-    let beyond = from_lines_beyond(&message[walk.position()..]);
-    match (values.as_slice(), beyond) {
-        ([], 0) => Author::Missing,
-        ([], 1) => Author::Broken,
-        ([value], 0) => read(value),
-        (values, beyond) => Author::Fields(values.len() + beyond),
+    match values.as_slice() {
+        [] => Author::Missing,
+        // Some readers of mail end the header at a line that is no field, others go on behind it.
+        [_] if walk.malformed() > 0 => Author::Broken,
+        [value] => read(value),
+        several => Author::Fields(several.len()),
     }
 }
 
@@ -42,21 +41,6 @@ pub(super) fn all_domains(message: &[u8]) -> Vec<Domain> {
         }
     }
     found
-}
-
-/// How many lines up to the first empty one could be taken for a From field.
-fn from_lines_beyond(rest: &[u8]) -> usize {
-    rest.split(|b| *b == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .take_while(|line| !line.is_empty())
-        .filter(|line| is_from_line(line))
-        .count()
-}
-
-fn is_from_line(line: &[u8]) -> bool {
-    line.split_at_checked(4).is_some_and(|(name, rest)| {
-        name.eq_ignore_ascii_case(b"from") && rest.trim_ascii_start().starts_with(b":")
-    })
 }
 
 /// Reads the value of the one From field.
