@@ -456,6 +456,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_values_of_each_section_are_judged() {
+        for (section, wrong) in [
+            ("limits", "connections = 0"),
+            ("dns", "attempts = 0"),
+            ("delivery", "recipients = 0"),
+            ("queue", "attempts = 0"),
+            ("spf", "fail = 'hold'"),
+            ("structure", "missing_date = 'mark'"),
+            ("verify", "min_key_bits = 512"),
+            ("admin", "listen = '192.0.2.1:80'"),
+        ] {
+            let key = wrong.split(' ').next().unwrap();
+            let found = lines(&format!("{GOOD}[{section}]\n{wrong}\n"));
+            assert_eq!(found.len(), 1, "{section}: {found:?}");
+            assert!(
+                found[0].starts_with(&format!("4: {section}.{key}: ")),
+                "{found:?}"
+            );
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_is_typed_is_read_or_has_a_fault(
