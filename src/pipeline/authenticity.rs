@@ -104,16 +104,12 @@ pub(super) fn judge(config: &Config, client: &Client, evidence: &Evidence) -> Ve
             "dmarc-quarantine",
             Refusal::dmarc_reject(&domain),
         ),
-        // Where the record is known and asks for less, nothing could have changed.
-        (DmarcResult::TempError, policy)
-            if policy == DmarcPolicy::Reject || evidence.dmarc.policy_domain.is_none() =>
-        {
-            (
-                config.temperror,
-                "dmarc-temperror",
-                Refusal::dmarc_unsure(&domain),
-            )
-        }
+        // Where the answer could not have led to a refusal, nothing is lost without it.
+        (DmarcResult::TempError, policy) if refuses(config, policy) => (
+            config.temperror,
+            "dmarc-temperror",
+            Refusal::dmarc_unsure(&domain),
+        ),
         (DmarcResult::PermError, _) => (
             config.permerror,
             "dmarc-permerror",
@@ -131,6 +127,18 @@ pub(super) fn judge(config: &Config, client: &Client, evidence: &Evidence) -> Ve
         verdict.act(action, mark, mark, || refusal.clone());
     }
     verdict
+}
+
+/// Whether a fail under this policy would be kept from its recipients.
+fn refuses(config: &Config, policy: DmarcPolicy) -> bool {
+    match policy {
+        DmarcPolicy::Reject => true,
+        DmarcPolicy::Quarantine => matches!(
+            config.quarantine,
+            Action::Reject | Action::Defer | Action::Hold
+        ),
+        DmarcPolicy::None => false,
+    }
 }
 
 impl Verdict {
@@ -263,11 +271,24 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_record_may_be_one_that_asks_for_rejection() {
-        let mut evidence = evidence(from("a.example"), DmarcResult::TempError, DmarcPolicy::None);
-        evidence.dmarc.policy_domain = None;
-        let verdict = judge(&Config::default(), &client("192.0.2.1"), &evidence);
-        assert_eq!(verdict.refusal, Some(Refusal::dmarc_unsure("a.example")));
+    fn trouble_matters_where_a_fail_would_have_been_refused() {
+        use DmarcPolicy::Quarantine;
+        use DmarcPolicy::Reject;
+        let strict = Config {
+            quarantine: Action::Reject,
+            ..Config::default()
+        };
+        for (config, policy, want) in [
+            (Config::default(), Reject, true),
+            (Config::default(), Quarantine, false),
+            (strict.clone(), Quarantine, true),
+            (strict, DmarcPolicy::None, false),
+        ] {
+            let evidence = evidence(from("a.example"), DmarcResult::TempError, policy);
+            let verdict = judge(&config, &client("192.0.2.1"), &evidence);
+            let unsure = Some(Refusal::dmarc_unsure("a.example"));
+            assert_eq!(verdict.refusal, unsure.filter(|_| want), "{policy:?}");
+        }
     }
 
     #[test]

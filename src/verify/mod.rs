@@ -227,7 +227,8 @@ pub enum DmarcPolicy {
 pub struct Dmarc {
     pub result: DmarcResult,
     /// What the domain asks for a fail: p, sp or np, one step milder under t=y. Where the record could
-    /// not be looked up (`TempError` without a `policy_domain`), the worst that it may ask: reject.
+    /// not be looked up (`TempError` without a `policy_domain`), the worst that it may ask: reject; or
+    /// none, where the message would pass whatever it asks.
     pub policy: DmarcPolicy,
     /// Where the record was found.
     pub policy_domain: Option<Domain>,

@@ -166,13 +166,38 @@ fn identifiers<'a>(spf: &'a [Spf], signatures: &'a [Signature]) -> Vec<Identifie
     spf.into_iter().chain(dkim).collect()
 }
 
+/// Which record applies cannot be known now; but a message that the author's very domain speaks for
+/// passes each of them.
+fn unless_certain(author: &Domain, identifiers: &[Identifier<'_>]) -> Dmarc {
+    let speaks = |method| {
+        identifiers.iter().any(|identifier| {
+            identifier.method == method
+                && identifier.standing == Standing::Authenticated
+                && identifier.domain.eq_ignore_ascii_case(author.as_str())
+        })
+    };
+    let (spf_aligned, dkim_aligned) = (speaks(Method::Spf), speaks(Method::Dkim));
+    let policy = match spf_aligned || dkim_aligned {
+        true => DmarcPolicy::None,
+        false => DmarcPolicy::Reject,
+    };
+    Dmarc {
+        policy,
+        spf_aligned,
+        dkim_aligned,
+        ..unknown()
+    }
+}
+
 async fn evaluate_one(dns: &Dns, discovery: &Discovery, identifiers: &[Identifier<'_>]) -> Dmarc {
     let walk = &discovery.walk;
-    let Some((policy_domain, record, place)) = walk.policy() else {
-        return match walk.broken_off {
-            Some(_) => unknown(),
-            None => without_record(),
-        };
+    let (policy_domain, record, place) = match (walk.policy(), &walk.broken_off) {
+        // The domain's own record applies, whatever is published above it.
+        (Some(found @ (_, _, Place::Author)), _) | (Some(found), None) => found,
+        (None, None) => return without_record(),
+        (Some((_, _, Place::Above)) | None, Some(_)) => {
+            return unless_certain(&discovery.author, identifiers);
+        }
     };
     let mut dmarc = Dmarc {
         policy_domain: Domain::parse(policy_domain).ok(),

@@ -37,6 +37,7 @@ const ZONE: &str = "
     _dmarc.unsure.example TXT v=DMARC1; p=rejectt; rua=mailto:a@unsure.example
     _dmarc.broken.example SERVFAIL
     _dmarc.own.broken.example TXT v=DMARC1; p=reject
+    _dmarc.mild.broken.example TXT v=DMARC1; p=none
 ";
 
 fn spf(identity: SpfIdentity, result: SpfResult, domain: &str) -> Spf {
@@ -114,6 +115,8 @@ async fn mail_that_nobody_speaks_for_meets_the_policy_that_applies() {
             "own.broken.example",
             (TempError, Reject, Some("own.broken.example")),
         ),
+        // What was found on the way is not the organisation's record; that cannot be looked up.
+        ("a.mild.broken.example", (TempError, Reject, None)),
     ] {
         let from = format!("a@{from}");
         let dmarc = judge(&server, &from, SpfResult::None, "elsewhere.example").await;
@@ -289,4 +292,21 @@ async fn a_name_of_many_labels_costs_eight_questions() {
     assert_eq!(asked("_dmarc.b.c.d.e.f.g.h.i.j.mail.nothing.example"), 0);
     assert_eq!(asked("_dmarc.g.h.i.j.mail.nothing.example"), 1);
     assert_eq!(asked("_dmarc.example"), 1);
+}
+
+#[tokio::test]
+async fn whom_the_very_domain_speaks_for_is_not_put_off_for_its_record() {
+    let server = Server::with(ZONE).await;
+    for (sender, aligned, policy) in [
+        ("broken.example", true, DmarcPolicy::None),
+        ("a.broken.example", false, DmarcPolicy::Reject),
+    ] {
+        let dmarc = judge(&server, "a@broken.example", SpfResult::Pass, sender).await;
+        assert_eq!(
+            found(&dmarc),
+            (DmarcResult::TempError, policy, None),
+            "{sender}"
+        );
+        assert_eq!(dmarc.spf_aligned, aligned, "{sender}");
+    }
 }
