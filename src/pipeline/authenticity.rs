@@ -142,6 +142,12 @@ fn refuses(config: &Config, policy: DmarcPolicy) -> bool {
 }
 
 impl Verdict {
+    /// Takes back what would touch the message; gives why it would have been held.
+    pub(super) fn observe(&mut self) -> Option<String> {
+        self.mark = None;
+        self.hold.take()
+    }
+
     fn act(
         &mut self,
         action: Action,
@@ -307,6 +313,22 @@ mod tests {
             let verdict = judge(&Config::default(), &client("127.0.0.1"), &evidence);
             assert_eq!(verdict.refusal, None, "{author:?} from an exempt network");
         }
+    }
+
+    #[test]
+    fn an_observed_verdict_touches_nothing() {
+        let config = Config {
+            quarantine: Action::Hold,
+            ..Config::default()
+        };
+        let failed = evidence(
+            from("a.example"),
+            DmarcResult::Fail,
+            DmarcPolicy::Quarantine,
+        );
+        let mut verdict = judge(&config, &client("192.0.2.1"), &failed);
+        assert_eq!(verdict.observe().as_deref(), Some("dmarc-quarantine"));
+        assert_eq!(verdict, Verdict::default());
     }
 
     #[test]

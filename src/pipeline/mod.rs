@@ -44,7 +44,7 @@ pub enum Mode {
     Enforce,
     /// It logs and counts what it would have refused, and lets pass.
     Observe,
-    /// It is not asked.
+    /// It does nothing.
     Off,
 }
 
@@ -192,7 +192,7 @@ impl Pipeline {
             Answer::Unknown => return Err(Refusal::unknown_user(to)),
             Answer::Unsure => return Err(Refusal::user_unsure(to)),
         };
-        if case.spf.is_none() {
+        if case.spf.is_none() && self.needs_spf() {
             let found = spf::find(&self.config.spf, &self.verifier, client, &case.from).await;
             case.spf = Some(found);
         }
@@ -223,7 +223,12 @@ impl Pipeline {
             self.verifier.message(received, case.spf()),
             self.verifier.iprev(client.address),
         );
-        let verdict = authenticity::judge(&self.config.dmarc, client, &evidence);
+        let mut verdict = authenticity::judge(&self.config.dmarc, client, &evidence);
+        if self.config.dmarc.mode == Mode::Observe
+            && let Some(reason) = verdict.observe()
+        {
+            events::would_hold(case.id, &reason);
+        }
         let results = trace::Results {
             hostname: &self.hostname,
             client,
@@ -241,10 +246,15 @@ impl Pipeline {
         let content = trace::stamp(&results, &judgement, envelope, received, now);
         Ok(Passed {
             content,
-            hold: verdict
-                .hold
-                .filter(|_| self.config.dmarc.mode == Mode::Enforce),
+            hold: verdict.hold,
         })
+    }
+
+    /// DMARC rests on SPF, so its rule being off does not mean that nobody asks.
+    fn needs_spf(&self) -> bool {
+        [self.config.spf.mode, self.config.dmarc.mode]
+            .iter()
+            .any(|mode| *mode != Mode::Off)
     }
 
     /// Refuses, or says what it would have refused.

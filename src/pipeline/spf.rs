@@ -23,7 +23,7 @@ use crate::verify::Verifier;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// enforce, observe or off.
+    /// enforce, observe or off. Off, the results still serve DMARC.
     pub mode: Mode,
     /// The domain says that this client may not send for it.
     pub fail: Action,
@@ -42,7 +42,8 @@ pub struct Config {
     pub permerror: Action,
     /// The DNS does not answer.
     pub temperror: Action,
-    /// Networks that are not checked.
+    /// Networks that are not checked. DMARC has only DKIM to go by in their mail; name them there too
+    /// where that is not enough.
     pub exempt: Vec<IpNet>,
 }
 
@@ -131,7 +132,7 @@ pub(super) async fn find(
         refusal: None,
         mark: None,
     };
-    if finding.exempt || config.mode == Mode::Off {
+    if finding.exempt {
         return finding;
     }
     let host = client.host();
@@ -139,15 +140,17 @@ pub(super) async fn find(
     let Some(sender) = from.address() else {
         finding.results.push(helo.await);
         finding.judge(config, client);
+        finding.keep_to(config.mode);
         return finding;
     };
     let sender_check = verifier.spf_sender(client.address, &host, sender);
     let (helo, mail_from) = tokio::join!(helo, sender_check);
     finding.results = vec![helo, mail_from];
     finding.judge(config, client);
-    if config.unless_dmarc && finding.is_reject_of_sender_fail(config) {
+    if config.mode != Mode::Off && config.unless_dmarc && finding.is_reject_of_sender_fail(config) {
         finding.defer_to_dmarc(verifier, sender.domain()).await;
     }
+    finding.keep_to(config.mode);
     finding
 }
 
@@ -170,6 +173,16 @@ impl Finding {
             if self.refusal.is_some() {
                 return;
             }
+        }
+    }
+
+    /// A rule that does not act leaves no mark; what it would have refused is logged at each
+    /// recipient. The results stay: DMARC needs them.
+    fn keep_to(&mut self, mode: Mode) {
+        match mode {
+            Mode::Enforce => {}
+            Mode::Observe => self.mark = None,
+            Mode::Off => (self.refusal, self.mark) = (None, None),
         }
     }
 
@@ -243,5 +256,35 @@ fn mark(result: SpfResult) -> &'static str {
         SpfResult::SoftFail => "spf-softfail",
         SpfResult::TempError => "spf-temperror",
         SpfResult::PermError => "spf-permerror",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_does_not_act_leaves_no_mark_but_its_results() {
+        for (mode, refuses, marks) in [
+            (Mode::Enforce, true, true),
+            (Mode::Observe, true, false),
+            (Mode::Off, false, false),
+        ] {
+            let mut finding = Finding {
+                results: vec![Spf {
+                    result: SpfResult::Fail,
+                    identity: SpfIdentity::Helo,
+                    domain: "a.example".to_owned(),
+                    explanation: None,
+                }],
+                exempt: false,
+                refusal: Some(Refusal::spf_error("a.example", false)),
+                mark: Some("spf-fail"),
+            };
+            finding.keep_to(mode);
+            let got = (finding.refusal.is_some(), finding.mark.is_some());
+            assert_eq!(got, (refuses, marks), "{mode:?}");
+            assert_eq!(finding.results.len(), 1);
+        }
     }
 }

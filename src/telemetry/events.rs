@@ -280,3 +280,8 @@ pub fn spool_unreadable(id: SpoolId, reason: &dyn Display) {
 pub fn spool_torn(file: &Path, offset: u64, bytes: u64) {
     warn!(file = %file.display(), offset, bytes, "spool had a torn end, cut off");
 }
+
+/// A rule in observe mode would have kept the message for the operator.
+pub fn would_hold(id: SpoolId, reason: &dyn Display) {
+    info!(%id, %reason, "would hold");
+}
