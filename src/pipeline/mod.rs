@@ -239,7 +239,7 @@ impl Pipeline {
             verdict: &verdict,
         };
         let judgement = trace::authentication_results(&results);
-        events::judged(case.id, &judgement);
+        events::judged(case.id, &judgement.join("; "));
         if let Some(refusal) = &verdict.refusal {
             self.enforce(self.config.dmarc.mode, client, case, "data", refusal)?;
         }

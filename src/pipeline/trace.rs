@@ -18,6 +18,7 @@ use super::Case;
 use super::Client;
 use super::authenticity::Verdict;
 use super::spf;
+use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
@@ -53,7 +54,7 @@ pub(super) struct Results<'a> {
 /// what [`authentication_results`] gives.
 pub(super) fn stamp(
     results: &Results<'_>,
-    judgement: &str,
+    judgement: &[String],
     envelope: &Envelope,
     received: &Bytes,
     now: SystemTime,
@@ -62,7 +63,7 @@ pub(super) fn stamp(
     prefix.push_str(&format!(
         "Authentication-Results: {};\r\n\t{}\r\n",
         results.hostname,
-        judgement.replace("; ", ";\r\n\t")
+        judgement.join(";\r\n\t")
     ));
     // MAIL FROM first: it is the one that counts.
     for spf in results.case.spf().iter().rev() {
@@ -105,16 +106,16 @@ fn is_in_our_name(value: &[u8], hostname: &Domain) -> bool {
     };
     let id = match rest.strip_prefix(b"\"") {
         Some(quoted) => quoted.split(|b| *b == b'"').next().unwrap_or(quoted),
-        None => {
-            let end = rest
-                .iter()
-                .position(|b| b";( \t\r\n".contains(b))
-                .unwrap_or(rest.len());
-            &rest[..end]
-        }
+        None => rest,
     };
+    // Readers disagree on what ends a name: a slash, a NUL, an octet that is no letter. Ours ends at
+    // whatever stands in no name.
     let unescaped: Vec<u8> = id.iter().copied().filter(|b| *b != b'\\').collect();
-    unescaped.is_empty() || unescaped.eq_ignore_ascii_case(hostname.as_str().as_bytes())
+    let in_name = |b: &u8| b.is_ascii_alphanumeric() || b".-_".contains(b) || *b >= 0x80;
+    let end = unescaped.iter().position(|b| !in_name(b));
+    let name = &unescaped[..end.unwrap_or(unescaped.len())];
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    name.is_empty() || name.eq_ignore_ascii_case(hostname.as_str().as_bytes())
 }
 
 /// Passes over white space and comments, which may be nested (RFC 5322 §3.2.2). None: one never ends.
@@ -226,8 +227,8 @@ fn received_spf(results: &Results<'_>, spf: &Spf) -> String {
     )
 }
 
-/// Every method with its result, joined by `; `; without our name in front.
-pub(super) fn authentication_results(results: &Results<'_>) -> String {
+/// Every method with its result, without our name in front.
+pub(super) fn authentication_results(results: &Results<'_>) -> Vec<String> {
     let mut all = vec![iprev(results)];
     if results.spf_exempt {
         all.push("spf=none (client not checked) policy.spf=exempt-network".to_owned());
@@ -242,7 +243,7 @@ pub(super) fn authentication_results(results: &Results<'_>) -> String {
     all.extend(dkim(results.evidence));
     all.push(arc(results.evidence));
     all.push(dmarc(results));
-    all.join("; ")
+    all
 }
 
 fn iprev(results: &Results<'_>) -> String {
@@ -268,15 +269,25 @@ fn spf_result(results: &Results<'_>, spf: &Spf) -> String {
     let result = spf::name(spf.result);
     match (spf.identity, results.case.from.address()) {
         (SpfIdentity::MailFrom, Some(from)) => {
-            format!("spf={result} smtp.mailfrom={}", value(from.to_string()))
+            format!("spf={result} smtp.mailfrom={}", mail_from(from))
         }
         (SpfIdentity::MailFrom, None) | (SpfIdentity::Helo, _) => {
             format!(
                 "spf={result} smtp.helo={}",
-                value(results.client.hello.text.clone())
+                value(harmless(&results.client.hello.text))
             )
         }
     }
+}
+
+/// The sender; of one whose local part needs quotes only the domain, as RFC 8601 §2.3 allows. What
+/// stands in quotes could read `; dmarc=pass` to a filter that looks for that alone.
+fn mail_from(from: &Address) -> String {
+    let text = from.to_string();
+    if text.starts_with('"') {
+        return value(from.host().to_string());
+    }
+    value(text)
 }
 
 /// RFC 8601 §2.7.1, RFC 6008
@@ -426,6 +437,11 @@ mod tests {
             (" \"mx.example\"; none", true),
             (" \"mx\\.example\"; none", true),
             (" mx.example(x); none", true),
+            (" mx.example.; none", true),
+            (" mx.example/1; none", true),
+            (" mx.example=; none", true),
+            (" mx.example\0; none", true),
+            (" ;none", true),
             (" (never ends mx.example; none", true),
             ("", true),
             (" other.example; spf=pass", false),
@@ -433,6 +449,21 @@ mod tests {
             (" mx.example.evil.example; none", false),
         ] {
             assert_eq!(is_in_our_name(value.as_bytes(), &us), want, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_sender_cannot_write_results_of_his_own() {
+        for (address, want) in [
+            ("ann@author.example", "ann@author.example"),
+            (
+                "to=ben=b.example@list.example",
+                "\"to=ben=b.example@list.example\"",
+            ),
+            ("\"x; dmarc=pass\"@evil.example", "evil.example"),
+            ("\"a b\"@[192.0.2.1]", "\"[192.0.2.1]\""),
+        ] {
+            assert_eq!(mail_from(&Address::parse(address).unwrap()), want);
         }
     }
 
@@ -553,8 +584,8 @@ mod tests {
              \tMon, 24 Nov 2025 16:00:00 +0000\r\n\
              Authentication-Results: mx.example;\r\n\
              \tiprev=pass (out.example) policy.iprev=\"2001:db8::1\";\r\n\
-             \tspf=none smtp.helo=\"out(side).example\";\r\n\
-             \tspf=softfail smtp.mailfrom=\"\\\"a b\\\"@author.example\";\r\n\
+             \tspf=none smtp.helo=\"out?side?.example\";\r\n\
+             \tspf=softfail smtp.mailfrom=author.example;\r\n\
              \tdkim=fail (body hash? ?differs?) header.d=author.example \
              header.i=@author.example header.s=s1 header.a=rsa-sha256 header.b=\"ab/+cd12\";\r\n\
              \tarc=pass (sealed by list.example);\r\n\
