@@ -21,7 +21,7 @@ use crate::verify::ArcResult;
 use crate::verify::signed::MAX_FIELDS;
 use crate::verify::signed::MAX_SIGNED_NAMES;
 use crate::verify::signed::Signed;
-use crate::verify::tags;
+use crate::verify::tags::Tags;
 
 /// RFC 8617 §4.2.1
 const MAX_SETS: usize = 50;
@@ -100,7 +100,7 @@ fn read<'x>(mail: &Signed<'x>) -> Option<AuthenticatedMessage<'x>> {
     message.aar_headers.sort_by_key(|set| set.header.i);
     let newest = message.ams_headers.last()?;
     let (body, length, names) = (newest.header.cb, newest.header.l, newest.header.h.len());
-    let whole = tags::raw(newest.value, "l").is_none();
+    let whole = Tags::read(newest.value).raw("l").is_none();
     // RFC 8301 §3.1
     let modern = newest.header.a != Algorithm::RsaSha1
         && message

@@ -26,7 +26,8 @@ use crate::verify::signed::Coverage;
 use crate::verify::signed::MAX_FIELDS;
 use crate::verify::signed::MAX_SIGNED_NAMES;
 use crate::verify::signed::Signed;
-use crate::verify::tags;
+use crate::verify::tags::MAX_VALUE;
+use crate::verify::tags::Tags;
 
 /// DKIM-Signature fields that are read at all; those after them are as if they were not there.
 const MAX_READ: usize = 32;
@@ -57,17 +58,22 @@ pub(super) async fn verify(
     authors: &[Domain],
     limits: &Limits,
 ) -> Vec<Signature> {
-    let mut fields: Vec<_> = mail.named("dkim-signature").take(MAX_READ).collect();
-    fields.sort_by_key(|(_, value)| !is_related(value, authors));
+    let mut fields: Vec<_> = mail
+        .named("dkim-signature")
+        .take(MAX_READ)
+        .map(|field| (field, Tags::read(field.1)))
+        .collect();
+    fields.sort_by_cached_key(|(_, tags)| !is_related(tags, authors));
     let mut signatures = Vec::with_capacity(fields.len());
-    for (at, field) in fields.into_iter().enumerate() {
-        let mut signature = describe(field.1);
+    for (at, (field, tags)) in fields.into_iter().enumerate() {
+        let mut signature = describe(&tags);
         let (result, reason) = if at >= limits.signatures {
             outcome(DkimResult::Policy, "not verified, too many signatures")
         } else if mail.field_count() > MAX_FIELDS {
             outcome(DkimResult::Policy, "not verified, too many header fields")
         } else {
-            let (outcome, coverage) = verify_one(dns, mail, field, limits, &mut signature).await;
+            let (outcome, coverage) =
+                verify_one(dns, mail, field, &tags, limits, &mut signature).await;
             signature.counts = outcome.0 == DkimResult::Pass && coverage == Coverage::Whole;
             outcome
         };
@@ -80,8 +86,8 @@ pub(super) async fn verify(
 
 /// Whether the signing domain and an author's could belong together: they share two labels. A
 /// guess, good enough to say which signature is looked at first.
-fn is_related(value: &[u8], authors: &[Domain]) -> bool {
-    let signer = tags::harmless(value, "d").unwrap_or_default();
+fn is_related(tags: &Tags<'_>, authors: &[Domain]) -> bool {
+    let signer = tags.harmless("d", MAX_VALUE).unwrap_or_default();
     authors
         .iter()
         .any(|author| last_two(author.as_str()).eq_ignore_ascii_case(last_two(&signer)))
@@ -93,21 +99,16 @@ fn last_two(name: &str) -> &str {
 }
 
 /// The signature as its field tells, before it is verified.
-fn describe(value: &[u8]) -> Signature {
-    let algorithm = tags::raw(value, "a").unwrap_or_default();
+fn describe(tags: &Tags<'_>) -> Signature {
+    let algorithm = tags.raw("a").unwrap_or_default();
+    let domain = tags.harmless("d", MAX_VALUE).unwrap_or_default();
     Signature {
         result: DkimResult::PermError,
-        domain: tags::harmless(value, "d")
-            .unwrap_or_default()
-            .to_ascii_lowercase(),
-        selector: tags::harmless(value, "s").unwrap_or_default(),
-        identity: tags::harmless(value, "i"),
+        domain: domain.to_ascii_lowercase(),
+        selector: tags.harmless("s", MAX_VALUE).unwrap_or_default(),
+        identity: tags.harmless("i", MAX_VALUE),
         algorithm: Algorithm::parse(algorithm.as_bytes()).map_or("unknown", |a| a.name()),
-        b: tags::harmless(value, "b")
-            .unwrap_or_default()
-            .chars()
-            .take(8)
-            .collect(),
+        b: tags.harmless("b", 8).unwrap_or_default(),
         reason: None,
         counts: false,
     }
@@ -117,10 +118,11 @@ async fn verify_one(
     dns: &Dns,
     mail: &Signed<'_>,
     (name, value): (&[u8], &[u8]),
+    tags: &Tags<'_>,
     limits: &Limits,
     described: &mut Signature,
 ) -> (Outcome, Coverage) {
-    let checked = match check_field(value, limits.now) {
+    let checked = match check_field(value, tags, limits.now) {
         Ok(checked) => checked,
         Err(outcome) => return (outcome, Coverage::Part),
     };
@@ -171,22 +173,22 @@ struct Checked {
 }
 
 /// What can be said from the field alone (RFC 6376 §6.1.1).
-fn check_field(value: &[u8], now: u64) -> Result<Checked, Outcome> {
+fn check_field(value: &[u8], tags: &Tags<'_>, now: u64) -> Result<Checked, Outcome> {
     let permanent = |reason| Err(outcome(DkimResult::PermError, reason));
     let Ok(mut signature) = dkim::Signature::parse(value) else {
         return permanent("the signature cannot be read");
     };
-    if tags::raw(value, "v").as_deref() != Some("1") {
+    if tags.raw("v").as_deref() != Some("1") {
         return permanent("the signature has no v=1");
     }
     // RFC 6376 §3.2: who repeats a tag could mean two things to two readers.
-    if tags::repeats(value) {
+    if tags.repeat() {
         return permanent("a tag is repeated");
     }
     let Ok(domain) = Domain::parse(&signature.d) else {
         return permanent("d= is no domain");
     };
-    let numbers = ["l", "t", "x"].map(|name| number(value, name));
+    let numbers = ["l", "t", "x"].map(|name| number(tags, name));
     let [Ok(length), Ok(made), Ok(expires)] = numbers else {
         return permanent("l=, t= or x= is no number");
     };
@@ -223,8 +225,8 @@ fn check_field(value: &[u8], now: u64) -> Result<Checked, Outcome> {
     })
 }
 
-fn number(value: &[u8], name: &str) -> Result<Option<u64>, std::num::ParseIntError> {
-    tags::raw(value, name).map(|text| text.parse()).transpose()
+fn number(tags: &Tags<'_>, name: &str) -> Result<Option<u64>, std::num::ParseIntError> {
+    tags.raw(name).map(|text| text.parse()).transpose()
 }
 
 /// Fetches the key; gives its length where it is RSA.
@@ -302,22 +304,26 @@ mod tests {
 
     const FIELD: &str = " v=1; a=rsa-sha256; d=Example.com; s=sel; i=@a.example.com; h=From:To; bh=AAAA; b=abcd\r\n efghij";
 
+    fn check(field: &str) -> Result<Checked, Outcome> {
+        check_field(field.as_bytes(), &Tags::read(field.as_bytes()), 1000)
+    }
+
     #[test]
     fn a_field_is_described_even_where_it_cannot_be_read() {
-        let signature = describe(FIELD.as_bytes());
+        let signature = describe(&Tags::read(FIELD.as_bytes()));
         assert_eq!(signature.domain, "example.com");
         assert_eq!(signature.selector, "sel");
         assert_eq!(signature.identity.as_deref(), Some("@a.example.com"));
         assert_eq!(signature.algorithm, "rsa-sha256");
         assert_eq!(signature.b, "abcdefgh");
-        assert_eq!(describe(b"\xff;;=;").algorithm, "unknown");
+        assert_eq!(describe(&Tags::read(b"\xff;;=;")).algorithm, "unknown");
     }
 
     #[test]
     fn what_the_field_alone_decides() {
         use DkimResult::Fail;
         use DkimResult::PermError;
-        assert!(check_field(FIELD.as_bytes(), 1000).is_ok());
+        assert!(check(FIELD).is_ok());
         for (from, to, want) in [
             ("v=1;", "v=2;", PermError),
             ("v=1;", "", PermError),
@@ -335,14 +341,12 @@ mod tests {
             ("rsa-sha256", "dsa-sha256", PermError),
         ] {
             let field = FIELD.replace(from, to);
-            let got = check_field(field.as_bytes(), 1000)
-                .err()
-                .map(|(result, _)| result);
+            let got = check(&field).err().map(|(result, _)| result);
             assert_eq!(got, Some(want), "{to}");
         }
         let names = "From:".repeat(MAX_SIGNED_NAMES + 1);
         let field = FIELD.replace("From:", &names);
-        assert!(check_field(field.as_bytes(), 1000).is_err());
+        assert!(check(&field).is_err());
     }
 
     #[test]
@@ -355,7 +359,11 @@ mod tests {
             ("com", false),
         ] {
             let field = format!("d={domain}");
-            assert_eq!(is_related(field.as_bytes(), &authors), want, "{domain}");
+            assert_eq!(
+                is_related(&Tags::read(field.as_bytes()), &authors),
+                want,
+                "{domain}"
+            );
         }
     }
 }
