@@ -21,7 +21,18 @@ pub struct KeyCache(Cache<Box<str>, Entry>);
 #[derive(Clone)]
 struct Entry {
     record: Txt,
+    purpose: Option<Purpose>,
     valid_until: Instant,
+}
+
+/// What a key may be used for. The library does not tell: it drops the words of a key record that it
+/// does not know, so that a key for something else looks like one for everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Signatures of mail.
+    Mail,
+    /// Something else.
+    Other,
 }
 
 /// An entry goes when its record's TTL is over.
@@ -54,6 +65,21 @@ impl KeyCache {
     }
 }
 
+impl KeyCache {
+    /// What the record of this name is for, where that was found out before.
+    pub fn purpose(&self, name: &str) -> Option<Purpose> {
+        self.0.get(name).and_then(|entry| entry.purpose)
+    }
+
+    /// Remembers what the record of this name is for, as long as the record itself.
+    pub fn set_purpose(&self, name: &str, purpose: Purpose) {
+        if let Some(mut entry) = self.0.get(name) {
+            entry.purpose = Some(purpose);
+            self.0.insert(name.into(), entry);
+        }
+    }
+}
+
 impl ResolverCache<Box<str>, Txt> for KeyCache {
     fn get<Q>(&self, name: &Q) -> Option<Txt>
     where
@@ -76,6 +102,7 @@ impl ResolverCache<Box<str>, Txt> for KeyCache {
             name,
             Entry {
                 record,
+                purpose: None,
                 valid_until,
             },
         );
@@ -97,6 +124,12 @@ mod tests {
             Instant::now() + Duration::from_secs(60),
         );
         assert!(cache.get("gone").is_none());
+        for name in ["gone", "here"] {
+            assert_eq!(cache.purpose(name), None);
+            cache.set_purpose(name, Purpose::Mail);
+        }
+        assert_eq!(cache.purpose("gone"), None);
+        assert_eq!(cache.purpose("here"), Some(Purpose::Mail));
         assert!(cache.get("here").is_some());
     }
 }

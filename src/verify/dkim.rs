@@ -5,14 +5,11 @@
 //! key, an expired signature or a partly signed body is worth.
 
 use mail_auth::DkimResult as Verdict;
-use mail_auth::DnsError;
 use mail_auth::Error;
 use mail_auth::Parameters;
 use mail_auth::common::crypto::Algorithm;
 use mail_auth::common::crypto::HashAlgorithm;
 use mail_auth::common::headers::Header;
-use mail_auth::common::verify::DomainKey;
-use mail_auth::common::verify::VerifySignature;
 use mail_auth::dkim;
 use mail_auth::dkim::DkimError;
 use tokio::time::Instant;
@@ -22,6 +19,7 @@ use crate::dns::Dns;
 use crate::mail::address::Domain;
 use crate::verify::DkimResult;
 use crate::verify::Signature;
+use crate::verify::key;
 use crate::verify::signed::Coverage;
 use crate::verify::signed::MAX_FIELDS;
 use crate::verify::signed::MAX_SIGNED_NAMES;
@@ -45,9 +43,9 @@ pub(super) struct Limits {
 }
 
 /// What came of one signature, and a word on it.
-type Outcome = (DkimResult, String);
+pub(super) type Outcome = (DkimResult, String);
 
-fn outcome(result: DkimResult, reason: &str) -> Outcome {
+pub(super) fn outcome(result: DkimResult, reason: &str) -> Outcome {
     (result, reason.to_owned())
 }
 
@@ -137,7 +135,7 @@ async fn verify_one(
         let outcome = outcome(DkimResult::Fail, "the body is shorter than l= says");
         return (outcome, Coverage::Part);
     };
-    let bits = match timeout_at(limits.deadline, key_bits(dns, &signature)).await {
+    let bits = match timeout_at(limits.deadline, key::bits(dns, &signature)).await {
         Ok(Ok(bits)) => bits,
         Ok(Err(outcome)) => return (outcome, coverage),
         Err(_) => return (no_time(), coverage),
@@ -229,43 +227,6 @@ fn number(tags: &Tags<'_>, name: &str) -> Result<Option<u64>, std::num::ParseInt
     tags.raw(name).map(|text| text.parse()).transpose()
 }
 
-/// Fetches the key; gives its length where it is RSA.
-async fn key_bits(dns: &Dns, signature: &dkim::Signature) -> Result<Option<usize>, Outcome> {
-    let key = dns
-        .authenticator()
-        .txt_lookup::<DomainKey>(signature.domain_key(), Some(dns.keys()))
-        .await
-        .map_err(|error| key_error(&error))?;
-    // RFC 6376 §3.6.1: h= of the key.
-    let (sha1, sha256) = (HashAlgorithm::Sha1 as u64, HashAlgorithm::Sha256 as u64);
-    if key.f & sha1 != 0 && key.f & sha256 == 0 {
-        return Err(outcome(
-            DkimResult::PermError,
-            "the key does not allow sha256",
-        ));
-    }
-    Ok(match signature.a {
-        Algorithm::Ed25519Sha256 => None,
-        Algorithm::RsaSha256 | Algorithm::RsaSha1 => Some(key.p.public_key_bits()),
-    })
-}
-
-/// RFC 6376 §6.1.2
-fn key_error(error: &Error) -> Outcome {
-    match error {
-        Error::Dns(DnsError::Resolver(_)) => {
-            outcome(DkimResult::TempError, "the key cannot be looked up now")
-        }
-        Error::Dns(DnsError::RecordNotFound(_)) => {
-            outcome(DkimResult::PermError, "there is no key for the signature")
-        }
-        Error::Dkim(DkimError::RevokedPublicKey) => {
-            outcome(DkimResult::PermError, "the key is revoked")
-        }
-        _ => outcome(DkimResult::PermError, "the key cannot be read"),
-    }
-}
-
 fn no_time() -> Outcome {
     outcome(DkimResult::TempError, "there was no time to verify it")
 }
@@ -281,7 +242,7 @@ fn judge(verdict: &Verdict, bits: Option<usize>) -> Outcome {
             return (DkimResult::Pass, key);
         }
         Verdict::None => return outcome(DkimResult::Neutral, "not verified"),
-        Verdict::TempError(error) | Verdict::PermError(error) => return key_error(error),
+        Verdict::TempError(error) | Verdict::PermError(error) => return key::error(error),
         Verdict::Neutral(error) | Verdict::Fail(error) => error,
     };
     match error {

@@ -33,6 +33,7 @@ mod author;
 mod dkim;
 mod dmarc;
 mod iprev;
+mod key;
 mod names;
 mod signed;
 pub mod spf;

@@ -53,13 +53,18 @@ async fn each_way_to_be_worth_nothing_has_its_result() {
     use DkimResult::TempError;
     let signer = signer("example.com");
     let zone = format!(
-        "{}{}{}{}{}",
+        "{}{}{}{}{}{}",
         key_line(&signer),
         "revoked._domainkey.example.com TXT v=DKIM1; p=\n",
         "broken._domainkey.example.com SERVFAIL\n",
         "nonsense._domainkey.example.com TXT v=DKIM1; p=*\n",
         format_args!(
             "sha1._domainkey.example.com TXT h=sha1; {}\n",
+            signer.dns_record()
+        ),
+        // RFC 8460 §3: a key for reports on TLS, not for mail.
+        format_args!(
+            "reports._domainkey.example.com TXT s=tlsrpt; {}\n",
             signer.dns_record()
         ),
     );
@@ -84,6 +89,7 @@ async fn each_way_to_be_worth_nothing_has_its_result() {
         ("s=s1", "s=revoked", PermError),
         ("s=s1", "s=nonsense", PermError),
         ("s=s1", "s=sha1", PermError),
+        ("s=s1", "s=reports", PermError),
         ("s=s1", "s=broken", TempError),
         ("v=1", "v=2", PermError),
         ("h=", "h", PermError),
