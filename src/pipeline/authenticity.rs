@@ -121,10 +121,18 @@ pub(super) fn judge(config: &Config, client: &Client, evidence: &Evidence) -> Ve
     };
     if exempt {
         verdict.override_reason = Some("exempt-network");
-    } else if is_trusted_forward(config, evidence) {
-        verdict.override_reason = Some("trusted-forwarder");
-    } else {
-        verdict.act(action, mark, mark, || refusal.clone());
+        return verdict;
+    }
+    match (evidence.arc.result, is_sealed_by_trusted(config, evidence)) {
+        (ArcResult::Pass, true) => verdict.override_reason = Some("trusted-forwarder"),
+        // The chain could save the message, once its keys are to be had.
+        (ArcResult::TempError, true) if action != Action::Accept => {
+            let unsure = Refusal::dmarc_unsure(&domain);
+            verdict.act(config.temperror, "dmarc-temperror", mark, || unsure.clone());
+        }
+        (ArcResult::None | ArcResult::Pass | ArcResult::Fail | ArcResult::TempError, _) => {
+            verdict.act(action, mark, mark, || refusal.clone());
+        }
     }
     verdict
 }
@@ -182,15 +190,15 @@ fn author_fault(config: &Config, author: &Author) -> Option<(Action, &'static st
 }
 
 /// RFC 8617 §7.2: a chain that holds is worth as much as who sealed it; each must be trusted.
-fn is_trusted_forward(config: &Config, evidence: &Evidence) -> bool {
-    let arc = &evidence.arc;
+fn is_sealed_by_trusted(config: &Config, evidence: &Evidence) -> bool {
+    let sealers = &evidence.arc.sealers;
     let is_trusted = |sealer: &String| {
         config
             .trusted_forwarders
             .iter()
             .any(|domain| domain.as_str().eq_ignore_ascii_case(sealer))
     };
-    arc.result == ArcResult::Pass && !arc.sealers.is_empty() && arc.sealers.iter().all(is_trusted)
+    !sealers.is_empty() && sealers.iter().all(is_trusted)
 }
 
 /// The domain to name in a reply: the author's, which is what a sender knows.
@@ -353,6 +361,15 @@ mod tests {
             let verdict = judge(&config, &client("192.0.2.1"), &sealed);
             assert_eq!(verdict.override_reason, want, "{sealers:?}");
             assert_eq!(verdict.refusal.is_none(), want.is_some(), "{sealers:?}");
+        }
+
+        // A chain of theirs that cannot be validated now puts the message off; no other one does.
+        sealed.arc.result = ArcResult::TempError;
+        for (sealer, code) in [("list.example", 451), ("other.example", 550)] {
+            sealed.arc.sealers = vec![sealer.to_owned()];
+            let verdict = judge(&config, &client("192.0.2.1"), &sealed);
+            let got = verdict.refusal.map(|refusal| refusal.reply().code);
+            assert_eq!(got, Some(code), "{sealer}");
         }
     }
 }

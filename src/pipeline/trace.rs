@@ -332,6 +332,7 @@ fn arc(evidence: &Evidence) -> String {
     match evidence.arc.result {
         ArcResult::None => "arc=none".to_owned(),
         ArcResult::Fail => "arc=fail".to_owned(),
+        ArcResult::TempError => "arc=fail (a key cannot be looked up now)".to_owned(),
         ArcResult::Pass => {
             format!(
                 "arc=pass (sealed by {})",

@@ -1,8 +1,8 @@
 //! The chain of ARC seals of a message (RFC 8617 §5.2).
 //!
 //! Verified by the mail authentication library; what old algorithms and partly signed bodies are
-//! worth is decided here. A chain that cannot be validated now, because a key cannot be looked up,
-//! is a failed one: RFC 8617 knows no other word.
+//! worth is decided here. That a chain cannot be validated now, because a key cannot be looked up, is a
+//! result of its own: the chain of a forwarder that a site trusts can save a message.
 
 use mail_auth::AuthenticatedMessage;
 use mail_auth::DkimResult as Verdict;
@@ -38,29 +38,20 @@ pub(super) async fn verify(dns: &Dns, mail: &Signed<'_>, deadline: Instant) -> A
         result: ArcResult::Fail,
         sealers: Vec::new(),
     };
-    let Some(message) = read(mail) else {
+    let Some((message, sealers)) = read(mail) else {
         return failed;
     };
     let parameters = Parameters::new(&message).with_txt_cache(dns.keys());
     let validation = dns.authenticator().verify_arc(parameters);
-    let Ok(output) = timeout_at(deadline, validation).await else {
-        return failed;
+    let output = timeout_at(deadline, validation).await;
+    let result = match output.as_ref().map(|output| output.result()) {
+        Ok(Verdict::Pass) => ArcResult::Pass,
+        Ok(Verdict::TempError(_)) | Err(_) => ArcResult::TempError,
+        Ok(Verdict::None | Verdict::Neutral(_) | Verdict::Fail(_) | Verdict::PermError(_)) => {
+            return failed;
+        }
     };
-    if *output.result() != Verdict::Pass {
-        return failed;
-    }
-    let sealers: Result<Vec<_>, _> = output
-        .sets()
-        .iter()
-        .map(|set| Domain::parse(&set.seal.header.d).map(|domain| domain.to_string()))
-        .collect();
-    match sealers {
-        Ok(sealers) => Arc {
-            result: ArcResult::Pass,
-            sealers,
-        },
-        Err(_) => failed,
-    }
+    Arc { result, sealers }
 }
 
 /// RFC 8617 §5.2 step 1
@@ -74,8 +65,8 @@ fn is_absent(mail: &Signed<'_>) -> bool {
     .all(|name| mail.named(name).next().is_none())
 }
 
-/// The sets for the library, oldest first. None where the chain cannot be whole.
-fn read<'x>(mail: &Signed<'x>) -> Option<AuthenticatedMessage<'x>> {
+/// The sets for the library and who sealed them, oldest first. None where the chain cannot be whole.
+fn read<'x>(mail: &Signed<'x>) -> Option<(AuthenticatedMessage<'x>, Vec<String>)> {
     let sets = mail.named("arc-seal").take(MAX_SETS + 1).count();
     if sets > MAX_SETS || mail.field_count() > MAX_FIELDS {
         return None;
@@ -99,7 +90,7 @@ fn read<'x>(mail: &Signed<'x>) -> Option<AuthenticatedMessage<'x>> {
     message.ams_headers.sort_by_key(|set| set.header.i);
     message.aar_headers.sort_by_key(|set| set.header.i);
     let newest = message.ams_headers.last()?;
-    let (body, length, names) = (newest.header.cb, newest.header.l, newest.header.h.len());
+    let (body, length, names) = (newest.header.cb, newest.header.l, &newest.header.h);
     let whole = Tags::read(newest.value).raw("l").is_none();
     // RFC 8301 §3.1
     let modern = newest.header.a != Algorithm::RsaSha1
@@ -107,10 +98,17 @@ fn read<'x>(mail: &Signed<'x>) -> Option<AuthenticatedMessage<'x>> {
             .as_headers
             .iter()
             .all(|set| set.header.a != Algorithm::RsaSha1);
-    if !whole || !modern || names > MAX_SIGNED_NAMES {
+    // RFC 6376 §5.4, through RFC 8617 §4.1.2: whose author is not signed speaks for nobody's mail.
+    let from = names.iter().any(|name| name.eq_ignore_ascii_case("from"));
+    if !whole || !modern || !from || names.len() > MAX_SIGNED_NAMES {
         return None;
     }
     let (hash, _) = mail.body_hash(body, None)?;
     message.body_hashes = vec![(body, HashAlgorithm::Sha256, length, hash)];
-    Some(message)
+    let sealers = message
+        .as_headers
+        .iter()
+        .map(|set| Domain::parse(&set.header.d).ok().map(String::from))
+        .collect::<Option<_>>()?;
+    Some((message, sealers))
 }

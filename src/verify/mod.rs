@@ -163,13 +163,15 @@ pub enum ArcResult {
     None,
     Pass,
     Fail,
+    /// It cannot be validated now. RFC 8617 has no word for it; in a header it is a fail.
+    TempError,
 }
 
 /// The chain of seals of those who forwarded the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arc {
     pub result: ArcResult,
-    /// Domains (d= of the seals) of an intact chain, oldest first.
+    /// Domains (d= of the seals), oldest first: of an intact chain, or of one that claims to be.
     pub sealers: Vec<String>,
 }
 

@@ -75,12 +75,18 @@ impl DkimKey {
 pub struct Forwarder {
     domain: &'static str,
     key: Vec<u8>,
+    /// Which fields its signature covers.
+    pub signs: &'static [&'static str],
 }
 
 impl Forwarder {
     pub fn new(domain: &'static str) -> Forwarder {
         let key = Ed25519Key::generate_pkcs8().expect("a key can be made");
-        Forwarder { domain, key }
+        Forwarder {
+            domain,
+            key,
+            signs: &["From", "To", "Subject"],
+        }
     }
 
     fn key(&self) -> Ed25519Key {
@@ -105,7 +111,7 @@ impl Forwarder {
         let set = ArcSealer::from_key(self.key())
             .domain(self.domain)
             .selector("arc")
-            .headers(["From", "To", "Subject"])
+            .headers(self.signs.iter().copied())
             .seal(&parsed, &results, &chain)
             .expect("the message can be sealed");
         set.to_header() + message

@@ -64,3 +64,25 @@ async fn a_chain_that_cannot_be_whole_fails() {
         assert_eq!(arc.result, want, "{fields}");
     }
 }
+
+#[tokio::test]
+async fn a_chain_whose_key_has_no_answer_is_not_a_failed_one() {
+    let one = Forwarder::new("one.example");
+    let server = Nameserver::with(&one.zone()).await;
+    let sealed = one.forward(&server.dns(), MESSAGE).await;
+    let broken = Nameserver::with("arc._domainkey.one.example SERVFAIL").await;
+    let arc = chain(&broken, &sealed).await;
+    assert_eq!(arc.result, ArcResult::TempError);
+    assert_eq!(arc.sealers, ["one.example"]);
+}
+
+#[tokio::test]
+async fn a_chain_that_does_not_sign_the_author_fails() {
+    let careless = Forwarder {
+        signs: &["To", "Subject"],
+        ..Forwarder::new("one.example")
+    };
+    let server = Nameserver::with(&careless.zone()).await;
+    let sealed = careless.forward(&server.dns(), MESSAGE).await;
+    assert_eq!(chain(&server, &sealed).await.result, ArcResult::Fail);
+}
