@@ -25,43 +25,56 @@ pub(super) fn of(message: &[u8]) -> Author {
         [] => Author::Missing,
         // Some readers of mail end the header at a line that is no field, others go on behind it.
         [_] if walk.malformed() > 0 => Author::Broken,
-        [value] => read(value),
-        several => Author::Fields(several.len()),
+        [value] => match distinct(&[value]) {
+            Ok(found) => match found.as_slice() {
+                [] => Author::Broken,
+                [domain] => Author::Domain(domain.clone()),
+                _ => Author::Domains(found),
+            },
+            Err(TooMany) => Author::Broken,
+        },
+        several => match distinct(several) {
+            Ok(_) => Author::Fields(several.len()),
+            Err(TooMany) => Author::Broken,
+        },
     }
 }
 
 /// Every domain that any From field names, for a verdict on a message with several.
 pub(super) fn all_domains(message: &[u8]) -> Vec<Domain> {
-    let mut found = Vec::new();
-    for field in fields(message).filter(|field| field.is("from")) {
-        for domain in domains(field.value).unwrap_or_default() {
-            if !found.contains(&domain) && found.len() < MAX_DOMAINS {
-                found.push(domain);
-            }
-        }
-    }
-    found
+    let values: Vec<&[u8]> = fields(message)
+        .filter(|field| field.is("from"))
+        .map(|field| field.value)
+        .collect();
+    distinct(&values).unwrap_or_default()
 }
 
-/// Reads the value of the one From field.
-fn read(value: &[u8]) -> Author {
-    let mut found: Vec<Domain> = Vec::new();
-    for domain in domains(value).unwrap_or_default() {
-        if !found.contains(&domain) {
-            found.push(domain);
+/// More domains than anyone looks up.
+struct TooMany;
+
+/// The domains in the values, each once. A value that cannot be read has none.
+fn distinct(values: &[&[u8]]) -> Result<Vec<Domain>, TooMany> {
+    let mut found = Vec::new();
+    let named = values.iter().filter_map(|value| domains(value).ok());
+    for domain in named.flatten() {
+        if found.contains(&domain) {
+            continue;
         }
+        if found.len() == MAX_DOMAINS {
+            return Err(TooMany);
+        }
+        found.push(domain);
     }
-    match found.as_slice() {
-        [] => Author::Broken,
-        [domain] => Author::Domain(domain.clone()),
-        many if many.len() > MAX_DOMAINS => Author::Broken,
-        _ => Author::Domains(found),
-    }
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(value: &[u8]) -> Author {
+        of(&[b"From:", value, b"\r\n\r\n"].concat())
+    }
 
     fn name(text: &str) -> Domain {
         Domain::parse(text).unwrap()
@@ -183,6 +196,14 @@ mod tests {
         ] {
             assert_eq!(of(message.as_bytes()), want, "{message:?}");
         }
+    }
+
+    #[test]
+    fn no_domain_hides_behind_others_in_many_fields() {
+        let many: String = (0..11)
+            .map(|n| format!("From: a@d{n}.example\r\n"))
+            .collect();
+        assert_eq!(of(format!("{many}\r\n").as_bytes()), Author::Broken);
     }
 
     #[test]
