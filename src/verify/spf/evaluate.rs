@@ -7,6 +7,9 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
 use crate::dns::Dns;
 use crate::dns::Error;
 use crate::verify::SpfResult;
@@ -54,9 +57,14 @@ impl From<bool> for Match {
     }
 }
 
-/// Evaluates the record of the domain in question, and fetches its explanation of a fail.
-/// `now` is the time of day in seconds since 1970, for a macro.
-pub(super) async fn evaluate(dns: &Dns, question: &Question<'_>, now: u64) -> Answer {
+/// Evaluates the record of the domain in question, and fetches its explanation of a fail in what time
+/// is left. `now` is the time of day in seconds since 1970, for a macro.
+pub(super) async fn evaluate(
+    dns: &Dns,
+    question: &Question<'_>,
+    now: u64,
+    deadline: Instant,
+) -> Answer {
     let mut evaluation = Evaluation {
         dns,
         question,
@@ -65,17 +73,21 @@ pub(super) async fn evaluate(dns: &Dns, question: &Question<'_>, now: u64) -> An
         void_lookups: 0,
         client_names: None,
     };
-    match evaluation.record_of(question.domain.to_owned()).await {
-        Ok(Verdict {
+    let record = evaluation.record_of(question.domain.to_owned());
+    // RFC 7208 §4.6.4: a limit on the whole, of at least 20 seconds.
+    match timeout_at(deadline, record).await {
+        Ok(Ok(Verdict {
             result: SpfResult::Fail,
             explanation: Some((domain, text)),
-        }) => Answer {
+        })) => Answer {
             result: SpfResult::Fail,
-            explanation: evaluation.explain(&domain, &text).await,
+            explanation: timeout_at(deadline, evaluation.explain(&domain, &text))
+                .await
+                .unwrap_or_default(),
         },
-        Ok(verdict) => verdict.result.into(),
-        Err(Stop::Temporary) => SpfResult::TempError.into(),
-        Err(Stop::Permanent) => SpfResult::PermError.into(),
+        Ok(Ok(verdict)) => verdict.result.into(),
+        Ok(Err(Stop::Temporary)) | Err(_) => SpfResult::TempError.into(),
+        Ok(Err(Stop::Permanent)) => SpfResult::PermError.into(),
     }
 }
 

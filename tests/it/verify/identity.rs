@@ -19,6 +19,7 @@ const ZONE: &str = "
     explained.example TXT v=spf1 -all exp=why.example
     why.example TXT %{i} may not send for %{d}, see https://%{d}/?s=%{S}&r=%{r}
     dirty.example TXT v=spf1 -all exp=dirt.example
+    unexplained.example TXT v=spf1 -all exp=silent.example
     dirt.example TXT 550 ok %{h}
     two.example TXT v=spf1 -all
     two.example TXT v=spf1 +all
@@ -148,4 +149,16 @@ async fn a_name_counts_only_where_it_leads_back() {
         let found = iprev.name.as_ref().map(|name| name.as_str());
         assert_eq!((iprev.result, found), (want, name), "{ip}");
     }
+}
+
+#[tokio::test]
+async fn a_fail_stands_however_long_its_explanation_takes() {
+    let server = Server::with(ZONE).await;
+    let config = Config {
+        spf_deadline: Duration::from_millis(500),
+        ..Config::default()
+    };
+    let verifier = Verifier::new(server.dns(), &domain("mx.example.net"), &config);
+    let found = spf(&verifier, "192.0.2.1", "a@unexplained.example").await;
+    assert_eq!(found, (SpfResult::Fail, None));
 }
