@@ -70,16 +70,19 @@ impl Default for Config {
 impl Config {
     /// What is wrong: the key, and what would be right.
     pub fn faults(&self) -> Vec<(String, String)> {
+        // RFC 5321 §4.5.3.2: no client has to wait longer for an answer to RCPT, or to the final dot.
+        let (rcpt, dot) = (Duration::from_secs(5 * 60), Duration::from_secs(10 * 60));
+        let within = |limit: Duration, most: Duration| !limit.is_zero() && limit <= most;
         let checks = [
             (
-                self.spf_deadline.is_zero(),
+                !within(self.spf_deadline, rcpt),
                 "spf_deadline",
-                "must be longer than nothing, such as \"20s\"",
+                "must be longer than nothing and at most \"5min\", such as \"20s\"",
             ),
             (
-                self.message_deadline.is_zero(),
+                !within(self.message_deadline, dot),
                 "message_deadline",
-                "must be longer than nothing, such as \"30s\"",
+                "must be longer than nothing and at most \"10min\", such as \"30s\"",
             ),
             (
                 self.min_key_bits < 1024,
@@ -371,14 +374,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_that_let_nothing_through_are_faults() {
+    fn limits_that_make_no_sense_are_faults() {
         assert_eq!(Config::default().faults(), []);
         let config = Config {
+            spf_deadline: Duration::MAX,
             message_deadline: Duration::ZERO,
             min_key_bits: 512,
             ..Config::default()
         };
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["message_deadline", "min_key_bits"]);
+        assert_eq!(keys, ["spf_deadline", "message_deadline", "min_key_bits"]);
     }
 }
