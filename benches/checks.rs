@@ -31,9 +31,17 @@ use rcgen::PKCS_RSA_SHA256;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 
-#[expect(dead_code, reason = "the zone of the tests can do more")]
-#[path = "../tests/support/zone.rs"]
-mod zone;
+#[expect(dead_code, unreachable_pub, reason = "the tests use all of it")]
+#[path = "../tests/it/support/dns.rs"]
+mod nameserver;
+
+/// What the DNS server of the tests wants of them.
+mod support {
+    pub fn free_port() -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        listener.local_addr().expect("it is bound").port()
+    }
+}
 
 fn main() {
     divan::main();
@@ -48,7 +56,7 @@ const US: &str = "mx.example.net";
 struct Case {
     runtime: Runtime,
     /// Answers for as long as the case lives.
-    server: zone::Server,
+    server: nameserver::Nameserver,
     message: String,
 }
 
@@ -72,7 +80,7 @@ impl Case {
             .enable_all()
             .build()
             .expect("a runtime");
-        let server = runtime.block_on(zone::Server::with(&zone));
+        let server = nameserver::Nameserver::with(&zone);
         Case {
             runtime,
             server,

@@ -68,9 +68,9 @@ async fn a_chain_that_cannot_be_whole_fails() {
 #[tokio::test]
 async fn a_chain_whose_key_has_no_answer_is_not_a_failed_one() {
     let one = Forwarder::new("one.example");
-    let server = Nameserver::with(&one.zone()).await;
+    let server = Nameserver::with(&one.zone());
     let sealed = one.forward(&server.dns(), MESSAGE).await;
-    let broken = Nameserver::with("arc._domainkey.one.example SERVFAIL").await;
+    let broken = Nameserver::with("arc._domainkey.one.example SERVFAIL");
     let arc = chain(&broken, &sealed).await;
     assert_eq!(arc.result, ArcResult::TempError);
     assert_eq!(arc.sealers, ["one.example"]);
@@ -78,11 +78,9 @@ async fn a_chain_whose_key_has_no_answer_is_not_a_failed_one() {
 
 #[tokio::test]
 async fn a_chain_that_does_not_sign_the_author_fails() {
-    let careless = Forwarder {
-        signs: &["To", "Subject"],
-        ..Forwarder::new("one.example")
-    };
-    let server = Nameserver::with(&careless.zone()).await;
+    let mut careless = Forwarder::new("one.example");
+    careless.signs = &["To", "Subject"];
+    let server = Nameserver::with(&careless.zone());
     let sealed = careless.forward(&server.dns(), MESSAGE).await;
     assert_eq!(chain(&server, &sealed).await.result, ArcResult::Fail);
 }

@@ -296,7 +296,7 @@ async fn a_name_of_many_labels_costs_eight_questions() {
 
 #[tokio::test]
 async fn whom_the_very_domain_speaks_for_is_not_put_off_for_its_record() {
-    let server = Nameserver::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     for (sender, aligned, policy) in [
         ("broken.example", true, DmarcPolicy::None),
         ("a.broken.example", false, DmarcPolicy::Reject),

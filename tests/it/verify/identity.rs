@@ -153,7 +153,7 @@ async fn a_name_counts_only_where_it_leads_back() {
 
 #[tokio::test]
 async fn a_fail_stands_however_long_its_explanation_takes() {
-    let server = Server::with(ZONE).await;
+    let server = Nameserver::with(ZONE);
     let config = Config {
         spf_deadline: Duration::from_millis(500),
         ..Config::default()
