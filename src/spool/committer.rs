@@ -127,6 +127,9 @@ impl Committer {
                 self.reclaim();
             } else if self.closed {
                 break; // What the notes said will be done again.
+            } else {
+                // Nothing is copied now, but on a full disk what is finished is all the room there is.
+                self.log.reclaim(&self.library.index);
             }
         }
         self.handover.close();

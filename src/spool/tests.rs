@@ -396,6 +396,28 @@ async fn a_disk_that_is_full_at_the_start_takes_mail_when_it_no_longer_is() {
 }
 
 #[tokio::test]
+async fn a_full_disk_gets_room_from_mail_that_was_delivered_meanwhile() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::default();
+    let (spool, _arrivals) = open_on(disk.clone(), directory.path(), &small()).unwrap();
+    for _ in 0..1000 {
+        disk.fail_next(Call::Allocate, Errno::ENOSPC);
+    }
+    let mut serial = 0;
+    while store(&spool, serial, 2000).await.is_ok() {
+        serial += 1;
+    }
+    (0..serial).for_each(|serial| finish(&spool, serial));
+    let again = async {
+        while store(&spool, serial, 2000).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let again = timeout(Duration::from_secs(10), again).await;
+    again.expect("the segment of what was delivered is written over");
+}
+
+#[tokio::test]
 async fn what_memory_does_not_hold_is_loaded_from_disk() {
     let directory = TempDir::new().unwrap();
     let config = Config {
