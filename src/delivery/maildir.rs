@@ -83,26 +83,29 @@ fn deferred(maildir: &Path, error: &io::Error) -> Outcome {
 
 fn write(maildir: &Path, pieces: &[&[u8]], hostname: &str, now: Duration) -> io::Result<String> {
     let name = unique_name(hostname, now);
-    let draft = maildir.join("tmp").join(&name);
-    let file = match create(&draft) {
+    match place(maildir, &name, pieces) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make(maildir)?;
-            create(&draft)?
+            place(maildir, &name, pieces)?;
         }
-        created => created?,
-    };
-    let new = maildir.join("new");
-    let placed = write_lines(&file, pieces)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&draft, new.join(&name)))
-        .and_then(|()| sync_directory(&new));
-    if let Err(error) = placed {
-        // Best effort: a reader cleans tmp of what is older than 36 hours.
-        let _ = fs::remove_file(&draft);
-        let _ = fs::remove_file(new.join(&name));
-        return Err(error);
+        placed => placed?,
     }
     Ok(name)
+}
+
+fn place(maildir: &Path, name: &str, pieces: &[&[u8]]) -> io::Result<()> {
+    let (draft, new) = (maildir.join("tmp").join(name), maildir.join("new"));
+    let file = create(&draft)?;
+    let placed = write_lines(&file, pieces)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&draft, new.join(name)))
+        .and_then(|()| sync_directory(&new));
+    if placed.is_err() {
+        // Best effort: a reader cleans tmp of what is older than 36 hours.
+        let _ = fs::remove_file(&draft);
+        let _ = fs::remove_file(new.join(name));
+    }
+    placed
 }
 
 /// Unique on this host by time, process and a count within it.
@@ -119,19 +122,20 @@ fn create(path: &Path) -> io::Result<File> {
     options.write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Makes the folders, and syncs each folder that got a new one.
+/// Makes the folders, and syncs each folder that got a new one. `tmp` comes last: where it is, another
+/// delivery takes the Maildir for whole.
 fn make(maildir: &Path) -> io::Result<()> {
     let missing = maildir.ancestors().take_while(|path| !path.exists());
     let made: Vec<&Path> = missing.collect();
     let mut folders = DirBuilder::new();
     folders.recursive(true).mode(0o700);
-    for sub in ["tmp", "new", "cur"] {
-        folders.create(maildir.join(sub))?;
-    }
+    folders.create(maildir.join("new"))?;
+    folders.create(maildir.join("cur"))?;
     sync_directory(maildir)?;
     made.iter()
         .filter_map(|path| path.parent())
-        .try_for_each(sync_directory)
+        .try_for_each(sync_directory)?;
+    folders.create(maildir.join("tmp"))
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -222,6 +226,18 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&files[0]), mode(&maildir)), (0o600, 0o700));
         assert_eq!(fs::read_dir(maildir.join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_maildir_of_which_a_crash_left_a_part_is_made_whole() {
+        for folders in [&["tmp"][..], &["new"], &["new", "cur"], &["tmp", "cur"]] {
+            let maildir = tempfile::tempdir().unwrap();
+            for folder in folders {
+                fs::create_dir(maildir.path().join(folder)).unwrap();
+            }
+            let outcome = deliver(maildir.path(), &[b"x"], "mx.example", NOW);
+            assert!(matches!(outcome, Outcome::Delivered { .. }), "{outcome:?}");
+        }
     }
 
     #[test]
