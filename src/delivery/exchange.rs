@@ -40,9 +40,12 @@ use crate::smtp::client::transaction::Transaction;
 use crate::smtp::client::transaction::Wait;
 
 /// How many slices go into one write.
-const SLICES: usize = 64;
+const SLICES: usize = 256;
 /// How long a goodbye may take. Nothing depends on it.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What is written, piece by piece.
+type Pieces<'a> = Box<dyn Iterator<Item = &'a [u8]> + Send + 'a>;
 
 /// A connection whose server has said what it offers.
 #[derive(Debug)]
@@ -189,11 +192,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         loop {
             let sent = match transaction.step() {
                 Step::Done => return Ok(()),
-                Step::Say(line) => self.write(&[line.as_slice()]).await,
+                Step::Say(line) => self.write(Box::new(once(line.as_slice()))).await,
                 Step::SayWithMessage(line) => {
                     let message = dots::plain(pieces.iter().copied());
-                    let all: Vec<&[u8]> = once(line.as_slice()).chain(message).collect();
-                    let sent = self.write(&all).await;
+                    let all = Box::new(once(line.as_slice()).chain(message));
+                    let sent = self.write(all).await;
                     // Once the last octet is out, the server can have it all though it does not say so.
                     if sent.is_ok() {
                         *again = Again::No;
@@ -201,8 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                     sent
                 }
                 Step::Message => {
-                    let message: Vec<&[u8]> = dots::dotted(pieces.iter().copied()).collect();
-                    self.write(&message).await
+                    let message = Box::new(dots::dotted(pieces.iter().copied()));
+                    self.write(message).await
                 }
             };
             if let Err(broken) = sent {
@@ -283,7 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             return Ok(Some([mail, rcpt]));
         }
         let lines = [mail.as_bytes(), rcpt.as_bytes(), reset.as_bytes()];
-        self.write(&lines).await?;
+        self.write(Box::new(lines.into_iter())).await?;
         let mail = self.read("MAIL", self.deadlines.mail).await?;
         let rcpt = self.read("RCPT", self.deadlines.recipient).await?;
         self.read("RSET", self.deadlines.mail).await?;
@@ -313,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     }
 
     async fn ask(&mut self, to: &'static str, line: &str) -> Result<Response, Broken> {
-        self.write(&[line.as_bytes()]).await?;
+        self.write(Box::new(once(line.as_bytes()))).await?;
         let limit = match to {
             "RCPT" => self.deadlines.recipient,
             "MAIL" | "RSET" => self.deadlines.mail,
@@ -350,11 +353,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
     }
 
-    /// Writes the pieces in order, many in one system call.
-    async fn write(&mut self, pieces: &[&[u8]]) -> Result<(), Broken> {
-        for batch in pieces.chunks(SLICES) {
-            let pieces = batch.iter().filter(|piece| !piece.is_empty());
-            let mut batch: Vec<IoSlice> = pieces.map(|piece| IoSlice::new(piece)).collect();
+    /// Writes the pieces in order, many in one system call. Holds no more than those of one call:
+    /// all pieces of a message of dots would take ten times its memory.
+    async fn write(&mut self, mut pieces: Pieces<'_>) -> Result<(), Broken> {
+        loop {
+            let some = pieces.by_ref().filter(|piece| !piece.is_empty());
+            let mut batch: Vec<IoSlice<'_>> = some.take(SLICES).map(IoSlice::new).collect();
+            if batch.is_empty() {
+                break;
+            }
             let mut rest = batch.as_mut_slice();
             while !rest.is_empty() {
                 let written = self.block(self.deadlines.block, rest).await?;
