@@ -282,15 +282,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         if !self.offered.pipelining {
             let mail = self.ask("MAIL", &mail).await?;
             let rcpt = self.ask("RCPT", &rcpt).await?;
-            self.ask("RSET", &reset).await?;
-            return Ok(Some([mail, rcpt]));
+            let reset = self.ask("RSET", &reset).await?;
+            return done("RSET", reset).map(|()| Some([mail, rcpt]));
         }
         let lines = [mail.as_bytes(), rcpt.as_bytes(), reset.as_bytes()];
         self.write(Box::new(lines.into_iter())).await?;
         let mail = self.read("MAIL", self.deadlines.mail).await?;
         let rcpt = self.read("RCPT", self.deadlines.recipient).await?;
-        self.read("RSET", self.deadlines.mail).await?;
-        Ok(Some([mail, rcpt]))
+        let reset = self.read("RSET", self.deadlines.mail).await?;
+        done("RSET", reset).map(|()| Some([mail, rcpt]))
     }
 
     /// Whether the server is still there and silent, as far as can be told without waiting.
@@ -382,5 +382,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             Ok(Err(source)) => Err(Broken::writing(source)),
             Err(_) => Err(Broken::Stuck { limit }),
         }
+    }
+}
+
+/// A server that refuses what cannot be refused is somewhere else in the dialogue than we are.
+fn done(to: &'static str, response: Response) -> Result<(), Broken> {
+    match response.class() {
+        Class::Done => Ok(()),
+        Class::GoOn | Class::Later | Class::Never => Err(Broken::refused(to, response)),
     }
 }

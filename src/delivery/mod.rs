@@ -293,11 +293,23 @@ impl Delivery {
 fn answer(mail: Response, rcpt: Response) -> Answer {
     match (mail.class(), rcpt.class()) {
         (Class::Done, Class::Done) => Answer::Exists,
-        (Class::Done, Class::Never) => Answer::Unknown(rcpt),
-        (Class::Done, Class::Later | Class::GoOn) => Answer::Unsure(rcpt),
+        (Class::Done, Class::Never) if names_no_mailbox(&rcpt) => Answer::Unknown(rcpt),
+        (Class::Done, Class::GoOn | Class::Later | Class::Never) => Answer::Unsure(rcpt),
         // Whoever refuses the null sender says nothing about the recipient.
         (Class::GoOn | Class::Later | Class::Never, _) => Answer::Unsure(mail),
     }
+}
+
+/// Whether a refusal says that there is no such mailbox. One that is full or closed, or a policy that
+/// has something against us, says nothing of the kind, whatever its class.
+fn names_no_mailbox(rcpt: &Response) -> bool {
+    // RFC 5321 §4.2.3
+    matches!(rcpt.code, 550 | 551 | 553)
+        && match rcpt.enhanced {
+            // RFC 3463 §3.2: all of x.1 is about addresses, and these two about the sender's.
+            Some((_, subject, detail)) => subject == 1 && !matches!(detail, 7 | 8),
+            None => true,
+        }
 }
 
 #[cfg(test)]

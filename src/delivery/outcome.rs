@@ -51,8 +51,8 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Exists,
-    /// It refuses the recipient for good (5xx to RCPT).
+    /// There is no such mailbox (550, 551 or 553 to RCPT, and no enhanced code that says otherwise).
     Unknown(Response),
-    /// It did not say: 4xx, or no connection.
+    /// It did not say: 4xx, a refusal for another reason, or no connection.
     Unsure(Response),
 }

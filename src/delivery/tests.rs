@@ -133,6 +133,15 @@ fn delivery(config: &Config) -> Delivery {
 
 /// Delivers a small message to `to`, and tells what came of each as text.
 async fn attempt(delivery: &Delivery, target: &Target, to: &[&str]) -> Vec<String> {
+    attempt_with(delivery, target, to, "A: b\r\n\r\n.\r\n").await
+}
+
+async fn attempt_with(
+    delivery: &Delivery,
+    target: &Target,
+    to: &[&str],
+    message: &str,
+) -> Vec<String> {
     let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
     let envelope = Envelope {
         from: ReversePath::Null,
@@ -148,7 +157,7 @@ async fn attempt(delivery: &Delivery, target: &Target, to: &[&str]) -> Vec<Strin
         serial: 1,
     };
     let which: Vec<usize> = (0..to.len()).collect();
-    let content = Content::from(Bytes::from_static(b"A: b\r\n\r\n.\r\n"));
+    let content = Content::from(Bytes::copy_from_slice(message.as_bytes()));
     let outcomes = delivery.attempt(target, id, &envelope, &which, &content);
     let shown = |outcome| match outcome {
         Outcome::Delivered { reply } => format!("delivered {reply}"),
@@ -504,6 +513,68 @@ async fn a_callout_tells_who_exists_and_leaves_the_connection_usable() {
         "unsure 550 no bounces",
     ];
     assert_eq!(answers, want);
+}
+
+#[tokio::test]
+async fn only_what_speaks_of_the_mailbox_says_that_there_is_none() {
+    for (reply, want) in [
+        ("550 no such user", "unknown"),
+        ("550 5.1.1 no such user", "unknown"),
+        ("553 5.1.3 no such address", "unknown"),
+        ("551 5.1.6 moved away", "unknown"),
+        ("550 5.1.10 no such user", "unknown"),
+        ("550 5.1.8 who are you", "unsure"),
+        ("550 5.2.1 closed for a while", "unsure"),
+        ("550 5.7.1 not from you", "unsure"),
+        ("552 5.2.2 mailbox full", "unsure"),
+        ("552 mailbox full", "unsure"),
+        ("554 no", "unsure"),
+        ("452 4.2.2 mailbox full", "unsure"),
+    ] {
+        let replies = Box::leak(format!("S 250 ok|{reply}|250 ok").into_boxed_str());
+        let script = ["S 220 hi", "C EHLO", "S 250-x|250 PIPELINING", "C MAIL"];
+        let script = [&script[..], &["C RCPT", "C RSET", replies]].concat();
+        let scripts: &'static [Connection] = Box::leak(Box::new([&*script.leak()]));
+        let server = Server::start(&[], scripts).await;
+        let recipient = Recipient::new(Address::parse("a@y.example").unwrap());
+        let delivery = delivery(&Config::default());
+        let got = match delivery.probe(&server.target("smtp"), &recipient).await {
+            Answer::Exists => "exists",
+            Answer::Unknown(_) => "unknown",
+            Answer::Unsure(_) => "unsure",
+        };
+        assert_eq!(got, want, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_callout_that_was_not_reset_no_message_goes_over_the_connection() {
+    const ASKED: Connection = &[
+        "C MAIL FROM:<>",
+        "S 250 ok",
+        "C RCPT",
+        "S 250 ok",
+        "C RSET",
+        "S 500 what",
+        "C ",
+        "S 503 5.5.1 one after the other",
+    ];
+    let server = Server::start(&HELLO, &[ASKED, &TAKEN]).await;
+    let (delivery, target) = (delivery(&Config::default()), server.target("smtp"));
+    let recipient = Recipient::new(Address::parse("a@y.example").unwrap());
+    delivery.probe(&target, &recipient).await;
+    let outcomes = attempt(&delivery, &target, &["a@y.example"]).await;
+    assert_eq!(outcomes, ["delivered 250 taken"]);
+}
+
+#[tokio::test]
+async fn a_message_of_many_pieces_arrives_whole() {
+    let server = Server::start(&HELLO, &[&TAKEN]).await;
+    let delivery = delivery(&Config::default());
+    let body = ".\r\n".repeat(5000);
+    let outcomes = attempt_with(&delivery, &server.target("smtp"), &["a@y.example"], &body).await;
+    assert_eq!(outcomes, ["delivered 250 taken"]);
+    assert_eq!(server.messages().await, ["..\r\n".repeat(5000) + ".\r\n"]);
 }
 
 #[tokio::test]
