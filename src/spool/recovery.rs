@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::errno::Errno;
+
 use crate::mail::id::SessionId;
 use crate::mail::id::SpoolId;
 use crate::spool::Error;
@@ -94,7 +96,7 @@ pub(super) fn recover(
             Some(head) => {
                 let next = heads.get(&(generation + 1)).copied().flatten();
                 let end = next.map(|next| next.previous_end);
-                recovered.segment(directory, &head, end, &mut buffer, clock);
+                recovered.segment(directory, &head, end, &mut buffer, clock)?;
             }
             None => {
                 let file = path(directory, generation);
@@ -136,18 +138,14 @@ fn list(directory: &Path) -> io::Result<(Vec<u32>, Vec<PathBuf>)> {
     Ok((generations, spares))
 }
 
-/// The head of a segment. None where it is broken; an error where it is of another version, or may
-/// not be read at all.
+/// The head of a segment. None where it is broken; an error where it is of another version, or cannot
+/// be had now.
 fn read_head(directory: &Path, generation: u32) -> Result<Option<Head>, Error> {
     let path = path(directory, generation);
     let mut front = Vec::new();
     let read = File::open(&path).and_then(|file| file.take(START).read_to_end(&mut front));
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(Error::directory(&path, error));
-        }
-        Err(_) => return Ok(None),
-        Ok(_) => (),
+    if let Err(error) = read {
+        return damage(&path, error).map(|_| None);
     }
     match Head::read(&front) {
         Ok(head) if head.seal.generation == generation => Ok(Some(head)),
@@ -157,6 +155,15 @@ fn read_head(directory: &Path, generation: u32) -> Result<Option<Head>, Error> {
             found,
             ours: VERSION,
         }),
+    }
+}
+
+/// The error, where it tells of damage. Where it tells that we may not have the file now (no right to
+/// it, too many open files), the start has to fail: the segment is sound, and would be set aside.
+fn damage(path: &Path, error: io::Error) -> Result<io::Error, Error> {
+    match error.raw_os_error().map(Errno::from_raw) {
+        None | Some(Errno::EIO | Errno::ENOENT | Errno::EUCLEAN | Errno::EBADMSG) => Ok(error),
+        Some(_) => Err(Error::directory(path, error)),
     }
 }
 
@@ -174,12 +181,15 @@ impl Recovered {
         end: Option<u64>,
         buffer: &mut Vec<u8>,
         clock: &SessionClock,
-    ) {
+    ) -> Result<(), Error> {
         let path = path(directory, head.seal.generation);
         let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (size, file) = match opened {
             Ok(opened) => opened,
-            Err(error) => return self.fault(&path, 0, &error),
+            Err(error) => {
+                self.fault(&path, 0, &damage(&path, error)?);
+                return Ok(());
+            }
         };
         if size < head.capacity {
             self.fault(&path, size, &"the file is shorter than it was");
@@ -218,6 +228,7 @@ impl Recovered {
             file,
             seal: head.seal,
         }));
+        Ok(())
     }
 
     /// Removes large messages' files that no record names. Not after damage: they may be all that
@@ -607,6 +618,24 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_had_now_stops_the_start_and_is_not_taken_for_damaged() {
+        let directory = run(10_400, &[vec![accept(1, 9)]]);
+        let file = path(directory.path(), 1);
+        let elsewhere = directory.path().join("elsewhere");
+        fs::rename(&file, &elsewhere).unwrap();
+        // Stands for any error of open that is no error of the disk.
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let clock = SessionClock::default();
+        let refused = recover(directory.path(), &large(directory.path()), &clock);
+        assert!(
+            matches!(&refused, Err(Error::Directory { path, .. }) if *path == file),
+            "{refused:?}"
+        );
+        fs::rename(elsewhere, &file).unwrap();
+        assert!(serials(&again(directory.path())).into_iter().eq([1]));
     }
 
     #[test]
