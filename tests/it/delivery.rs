@@ -172,3 +172,18 @@ fn mail_for_postmaster_is_taken_though_no_list_names_them() {
         );
     }
 }
+
+#[test]
+fn a_next_hop_is_found_by_its_name_at_the_address_that_answers() {
+    let next = Gateway::start();
+    let site = Site::new();
+    site.dns
+        .host("next.example", "::1")
+        .host("next.example", "127.0.0.1");
+    let target = format!("smtp:next.example:{}", next.smtp().port());
+    let first = site.delivering_to(target).start();
+    let message = mail("a@client.example", "by name").replace("Hello.", ".\r\n..\r\nüber");
+    accept(&first, "user@gate.example", &message);
+    let got = next.site.mailbox("user").first();
+    assert!(got.ends_with(&message.replace("\r\n", "\n")), "{got}");
+}
