@@ -73,7 +73,7 @@ impl Attempt {
     /// Makes the attempt. Ends by the deadlines of the delivery. Not cancel safe: when dropped, recipients
     /// may have the message without a mark.
     pub(super) async fn make(mut self) -> Ended {
-        let message = match self.message.take() {
+        let mut message = match self.message.take() {
             Some(message) if message.content.is_some() => message,
             _ => match self.spool.load(self.id).await {
                 Ok(message) => Box::new(message),
@@ -85,7 +85,11 @@ impl Attempt {
             return Ended::Gone;
         }
         match &self.road {
-            Road::Spread => Ended::Spread(message),
+            Road::Spread => {
+                // What waits in a lane must not hold the memory that attempts wait for.
+                (message.content, message.memory) = (None, None);
+                Ended::Spread(message)
+            }
             Road::Nowhere => self.give_no_route(&message),
             Road::To(target) => self.deliver(target, &message).await,
         }

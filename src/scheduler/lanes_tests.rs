@@ -48,6 +48,7 @@ fn job_in_memory(number: u64, size: usize) -> Job {
         attempts: 0,
         open: vec![0],
         held: false,
+        memory: None,
     };
     Job {
         message: Some(Box::new(arrival)),

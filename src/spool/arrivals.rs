@@ -12,6 +12,7 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::mail::content::Content;
@@ -36,6 +37,8 @@ pub struct Arrival {
     pub open: Vec<usize>,
     /// Held messages are not delivered until released; then they arrive again.
     pub held: bool,
+    /// The share that the content has of the memory for mail, given back when this is dropped.
+    pub memory: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// What has arrived and was not taken yet.

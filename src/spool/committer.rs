@@ -13,6 +13,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
 
 use crate::mail::content::Content;
@@ -43,7 +44,7 @@ const BATCH: usize = 1024 * 1024;
 /// Records are numbered in their batch by a u16.
 const RECORDS: usize = 16_384;
 /// What an arrival in memory takes beside its content, roughly.
-const ARRIVAL: usize = 1024;
+const ARRIVAL: u32 = 1024;
 
 /// What the committer is asked to do.
 #[derive(Debug)]
@@ -73,8 +74,8 @@ pub(super) struct Committer {
     library: Arc<Library>,
     handover: Arc<Handover>,
     condition: Arc<Condition>,
-    /// Octets of content that may be in the scheduler's hands.
-    memory: usize,
+    /// Octets that may wait in memory for their first delivery.
+    memory: Arc<Semaphore>,
     stores: VecDeque<(Draft, Receipt)>,
     notes: VecDeque<Draft>,
     /// Octets of both.
@@ -92,7 +93,7 @@ impl Committer {
         library: Arc<Library>,
         handover: Arc<Handover>,
         condition: Arc<Condition>,
-        memory: usize,
+        memory: Arc<Semaphore>,
     ) -> Committer {
         Committer {
             log,
@@ -292,11 +293,13 @@ impl Committer {
         }
         for ((draft, place), receipt) in batch.iter().zip(places).skip(notes).zip(receipts) {
             let recipients = receipt.envelope.recipients.len();
-            let entry = Entry::new(*place, recipients, receipt.stored, receipt.state);
+            let size = receipt.content.len() as u32;
+            let entry = Entry::new(*place, recipients, size, receipt.stored, receipt.state);
             let held = entry.is_held();
             index.insert(draft.id, entry);
-            let octets = ARRIVAL + receipt.content.len();
-            if !held && index.hand_over(draft.id, octets, self.memory) {
+            let memory = Arc::clone(&self.memory);
+            let memory = memory.try_acquire_many_owned(size.saturating_add(ARRIVAL));
+            if !held && let Ok(memory) = memory {
                 self.handover.offer(Arrival {
                     id: draft.id,
                     open: (0..recipients).collect(),
@@ -306,6 +309,7 @@ impl Committer {
                     due: record::time(receipt.arrived),
                     attempts: 0,
                     held: false,
+                    memory: Some(Arc::new(memory)),
                 });
             } else {
                 self.handover.offer_by_id([draft.id]);

@@ -15,7 +15,8 @@ pub struct Config {
     pub large_message: ByteSize,
     /// How much mail may wait for the disk; above it, clients wait longer. Default: 64 MiB.
     pub waiting: ByteSize,
-    /// How much mail is kept in memory for its first delivery; the rest is read back. Default: 64 MiB.
+    /// How much mail is kept in memory for its first delivery; the rest is read back, large messages
+    /// as much of them at once. Default: 64 MiB.
     pub in_memory: ByteSize,
     /// New mail is refused for the time being (452) while the disk has less free than this.
     /// Default: 256 MiB.

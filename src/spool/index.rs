@@ -1,7 +1,7 @@
 //! What is in the spool, in memory: where each message stands and how far it has come.
 //!
 //! About 60 octets a message; the envelope stays on disk. It also counts what lives in each segment,
-//! for [`super::space`], and the memory that handed-over messages take, for [`super::arrivals`].
+//! for [`super::space`].
 //! Always as new as what was asked for, so at times ahead of the disk; a crash sets it back.
 
 use std::collections::BTreeMap;
@@ -36,8 +36,8 @@ pub(super) struct Entry {
     place: Place,
     attempts: u32,
     recipients: u32,
-    /// What its content in the scheduler's hands counts, or 0.
-    handed: u32,
+    /// Of its content, in octets.
+    size: u32,
     stored: Stored,
 }
 
@@ -49,8 +49,14 @@ struct Rare {
 }
 
 impl Entry {
-    /// A message of so many recipients that stands at `place`.
-    pub(super) fn new(place: Place, recipients: usize, stored: Stored, state: State) -> Entry {
+    /// A message of so many recipients and octets that stands at `place`.
+    pub(super) fn new(
+        place: Place,
+        recipients: usize,
+        size: u32,
+        stored: Stored,
+        state: State,
+    ) -> Entry {
         let rare = Rare {
             marked: state.marked,
             held: state.held,
@@ -62,13 +68,21 @@ impl Entry {
             place,
             attempts: state.attempts,
             recipients: u32::try_from(recipients).unwrap_or(u32::MAX),
-            handed: 0,
+            size,
             stored,
         }
     }
 
     pub(super) fn place(&self) -> Place {
         self.place
+    }
+
+    /// The octets of a large message, 0 for any other.
+    pub(super) fn large(&self) -> u32 {
+        match self.stored {
+            Stored::InLog => 0,
+            Stored::InFile => self.size,
+        }
     }
 
     pub(super) fn stored(&self) -> Stored {
@@ -114,7 +128,6 @@ pub(super) struct Usage {
 pub(super) struct Index {
     entries: HashMap<SpoolId, Entry>,
     usage: BTreeMap<u32, Usage>,
-    handed: usize,
 }
 
 /// The index, also after a thread died with it: every change below is whole.
@@ -148,7 +161,7 @@ impl Index {
 
     /// The message was copied forward, if it is still here.
     pub(super) fn relocate(&mut self, id: SpoolId, place: Place) {
-        if let Some(mut entry) = self.take(id) {
+        if let Some(mut entry) = self.remove(id) {
             entry.place = place;
             self.insert(id, entry);
         }
@@ -156,12 +169,6 @@ impl Index {
 
     /// The message is no longer here.
     pub(super) fn remove(&mut self, id: SpoolId) -> Option<Entry> {
-        let entry = self.take(id)?;
-        self.handed -= entry.handed as usize;
-        Some(entry)
-    }
-
-    fn take(&mut self, id: SpoolId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         if let Some(usage) = self.usage.get_mut(&entry.place.generation) {
             usage.messages -= 1;
@@ -192,7 +199,7 @@ impl Index {
         Marked::Finished(stored)
     }
 
-    /// The message waits until `due`, without memory for its content. False where it is not here.
+    /// The message waits until `due`. False where it is not here.
     pub(super) fn defer(&mut self, id: SpoolId, due: u64, attempts: u32) -> bool {
         self.change(id, |entry| {
             entry.due = due;
@@ -218,22 +225,6 @@ impl Index {
             return false;
         };
         change(entry);
-        self.handed -= entry.handed as usize;
-        entry.handed = 0;
-        true
-    }
-
-    /// Whether the content may be handed over in memory; it then counts against `budget` until the
-    /// message is finished, deferred or held.
-    pub(super) fn hand_over(&mut self, id: SpoolId, octets: usize, budget: usize) -> bool {
-        let (Some(entry), Ok(handed)) = (self.entries.get_mut(&id), u32::try_from(octets)) else {
-            return false;
-        };
-        if self.handed + octets > budget || entry.handed != 0 {
-            return false;
-        }
-        entry.handed = handed;
-        self.handed += octets;
         true
     }
 
@@ -278,7 +269,7 @@ mod tests {
     }
 
     fn entry(recipients: usize) -> Entry {
-        Entry::new(PLACE, recipients, Stored::InLog, State::default())
+        Entry::new(PLACE, recipients, 60, Stored::InLog, State::default())
     }
 
     #[test]
@@ -290,21 +281,6 @@ mod tests {
         assert_eq!(index.mark(id(1), &[1]), Marked::Finished(Stored::InLog));
         assert_eq!(index.mark(id(1), &[1]), Marked::Unknown);
         assert_eq!(index.usage(1), Usage::default());
-    }
-
-    #[test]
-    fn memory_of_handed_over_content_is_counted_until_the_message_waits_or_ends() {
-        let mut index = Index::default();
-        for serial in 1..=3 {
-            index.insert(id(serial), entry(1));
-        }
-        assert!(index.hand_over(id(1), 60, 100));
-        assert!(!index.hand_over(id(2), 60, 100));
-        assert!(index.defer(id(1), 5, 1));
-        assert!(index.hand_over(id(2), 60, 100));
-        assert!(!index.hand_over(id(3), 60, 100));
-        index.mark(id(2), &[0]);
-        assert!(index.hand_over(id(3), 60, 100));
     }
 
     #[test]

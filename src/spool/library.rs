@@ -120,5 +120,6 @@ fn arrival(id: SpoolId, kept: Kept, state: &State) -> Arrival {
         due: record::time(state.due),
         attempts: state.attempts,
         held: state.held.is_some(),
+        memory: None,
     }
 }

@@ -64,6 +64,7 @@ use crate::spool::committer::Committer;
 use crate::spool::committer::Job;
 use crate::spool::condition::Condition;
 use crate::spool::disk::Disk;
+use crate::spool::index::Entry;
 use crate::spool::index::Marked;
 use crate::spool::index::Stored;
 use crate::spool::index::locked;
@@ -114,6 +115,9 @@ struct Shared {
     /// Octets that may wait for the committer.
     queue: Arc<Semaphore>,
     queue_size: u32,
+    /// Octets of large messages that may be loaded at once.
+    loads: Arc<Semaphore>,
+    loads_size: u32,
     library: Arc<Library>,
     handover: Arc<Handover>,
     condition: Arc<Condition>,
@@ -158,12 +162,13 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
     let largest = log.largest_batch();
     let reader: Arc<dyn Reader> = log.reader();
     let library = Arc::new(Library::new(index, large, reader));
+    let in_memory = u32::try_from(config.in_memory.as_u64()).unwrap_or(u32::MAX);
     let committer = Committer::new(
         Box::new(log),
         Arc::clone(&library),
         Arc::clone(&handover),
         Arc::clone(&condition),
-        config.in_memory.as_u64() as usize,
+        Arc::new(Semaphore::new(in_memory as usize)),
     );
     let (jobs, line) = mpsc::channel();
     thread::Builder::new()
@@ -177,6 +182,8 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         jobs,
         queue: Arc::new(Semaphore::new(queue_size as usize)),
         queue_size,
+        loads: Arc::new(Semaphore::new(in_memory as usize)),
+        loads_size: in_memory,
         library,
         handover,
         condition,
@@ -257,12 +264,19 @@ impl Spool {
         outcome.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// The message with its content, from disk. Cancel safe.
+    /// The message with its content, from disk. A large one waits while as much as `in_memory` of them
+    /// is loaded and was not dropped yet; small ones never do, so that a next hop which takes large
+    /// ones slowly cannot stop all others. Cancel safe.
     pub async fn load(&self, id: SpoolId) -> Result<Arrival, Error> {
+        let size = locked(&self.0.library.index).find(id).map(Entry::large);
+        let size = size.ok_or(Error::Unknown { id })?.min(self.0.loads_size);
+        let memory = Arc::clone(&self.0.loads).acquire_many_owned(size).await;
+        let memory = memory.map_err(|_| Error::Closed)?;
         let library = Arc::clone(&self.0.library);
-        tokio::task::spawn_blocking(move || library.load(id))
-            .await
-            .unwrap_or(Err(Error::Closed))
+        let loaded = tokio::task::spawn_blocking(move || library.load(id));
+        let mut loaded = loaded.await.unwrap_or(Err(Error::Closed))?;
+        loaded.memory = Some(Arc::new(memory));
+        Ok(loaded)
     }
 
     /// Stored -> partly done -> finished. These recipients (indexes into the envelope's) are done

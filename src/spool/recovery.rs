@@ -285,7 +285,8 @@ fn apply(index: &mut Index, place: Place, record: &Record<'_>) -> Result<(), ser
                 Stored::InLog
             };
             let recipients = meta.envelope.recipients.len();
-            index.insert(id, Entry::new(place, recipients, stored, meta.state));
+            let size = record.frame.body_length;
+            index.insert(id, Entry::new(place, recipients, size, stored, meta.state));
         }
         Kind::Result => {
             let results: Vec<(usize, Mark)> = record.parse()?;

@@ -103,7 +103,8 @@ async fn left(directory: &Path) -> BTreeMap<SpoolId, Arrival> {
     let mut left = BTreeMap::new();
     while left.len() < count {
         let arrival = next(&mut arrivals).await;
-        let loaded = spool.load(arrival.id).await.unwrap();
+        let mut loaded = spool.load(arrival.id).await.unwrap();
+        loaded.memory = None;
         left.insert(arrival.id, loaded);
     }
     spool.close().await;
@@ -441,6 +442,27 @@ async fn what_memory_does_not_hold_is_loaded_from_disk() {
         spool.load(id(99)).await,
         Err(Error::Unknown { .. })
     ));
+}
+
+#[tokio::test]
+async fn memory_for_mail_is_bounded_and_given_back_by_whoever_drops_it() {
+    let directory = TempDir::new().unwrap();
+    let (spool, mut arrivals) = open(directory.path(), &small()).unwrap();
+    // Two thirds of all that may be in memory, each in a file of its own.
+    store(&spool, 1, 40_000).await.unwrap();
+    store(&spool, 2, 40_000).await.unwrap();
+    let (first, second) = (next(&mut arrivals).await, next(&mut arrivals).await);
+    assert!(first.content.is_some() && second.content.is_none());
+    // A lane that rests lets go of what it had; others need not go by way of the disk then.
+    drop(first);
+    store(&spool, 3, 40_000).await.unwrap();
+    assert!(next(&mut arrivals).await.content.is_some());
+
+    let loaded = spool.load(id(1)).await.unwrap();
+    let late = timeout(Duration::from_millis(50), spool.load(id(2))).await;
+    assert!(late.is_err(), "there is memory for one");
+    drop(loaded);
+    spool.load(id(2)).await.unwrap();
 }
 
 #[tokio::test]
