@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use rand::Rng;
 use serde::Deserialize;
 
@@ -14,8 +13,6 @@ pub struct Config {
     pub attempts: usize,
     /// Attempts at once to one destination; each has a connection of its own.
     pub attempts_per_destination: usize,
-    /// How much mail waits in memory for its first attempt. What is above is read from the spool.
-    pub in_memory: ByteSize,
     /// How long a message is tried before it has failed.
     #[serde(with = "humantime_serde")]
     pub give_up_after: Duration,
@@ -54,7 +51,6 @@ impl Default for Config {
         Config {
             attempts: 200,
             attempts_per_destination: 20,
-            in_memory: ByteSize::mib(64),
             give_up_after: Duration::from_secs(5 * 24 * 3600), // RFC 5321 §4.5.4.1
             retry_first: Duration::from_secs(2 * 60),
             retry_factor: 2.0,

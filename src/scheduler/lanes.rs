@@ -78,9 +78,6 @@ struct Lane {
 pub(super) struct Lanes {
     in_all: usize,
     per_lane: usize,
-    /// In octets.
-    memory: usize,
-    memory_used: usize,
     lanes: Vec<Lane>,
     by_road: HashMap<Road, LaneId>,
     later: BinaryHeap<Reverse<Later>>,
@@ -89,12 +86,11 @@ pub(super) struct Lanes {
     running: HashSet<(SpoolId, LaneId)>,
 }
 
-/// Which attempts may run at once, and how much mail may wait in memory (octets).
+/// Which attempts may run at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) in_all: usize,
     pub(super) per_lane: usize,
-    pub(super) memory: usize,
 }
 
 /// An attempt that is to start now.
@@ -115,8 +111,6 @@ impl Lanes {
         Lanes {
             in_all: limits.in_all.max(1),
             per_lane: limits.per_lane.max(1),
-            memory: limits.memory,
-            memory_used: 0,
             lanes: Vec::new(),
             by_road: HashMap::new(),
             later: BinaryHeap::new(),
@@ -154,12 +148,9 @@ impl Lanes {
 
     /// Puts a job at the end of its lane.
     pub(super) fn ready(&mut self, lane: LaneId, mut job: Job, now: Instant) {
-        let size = size(&job);
         let resting = matches!(self.lanes[lane.0 as usize].health, Health::Down { .. });
-        if resting || self.memory_used + size > self.memory {
+        if resting {
             job.message = None;
-        } else {
-            self.memory_used += size;
         }
         self.lanes[lane.0 as usize].ready.push_back(job);
         self.line_up(lane, now);
@@ -214,7 +205,6 @@ impl Lanes {
             let Some(job) = self.lanes[lane.0 as usize].ready.pop_front() else {
                 continue;
             };
-            self.memory_used -= size(&job);
             if self.collides(&job, lane) {
                 self.later(lane, job.id, job.attempts, now + COLLISION);
                 self.line_up(lane, now);
@@ -291,12 +281,7 @@ impl Lanes {
             reason: reason.into(),
         };
         // It may take long: what waits is on disk too.
-        let mut freed = 0;
-        for job in this.ready.iter_mut().filter(|job| job.message.is_some()) {
-            freed += size(job);
-            job.message = None;
-        }
-        self.memory_used -= freed;
+        this.ready.iter_mut().for_each(|job| job.message = None);
         self.pauses.push(Reverse((resume, lane)));
         (resume, News::New)
     }
@@ -320,7 +305,6 @@ impl Lanes {
         for (id, _) in &self.running {
             add(*id, now, 1);
         }
-        self.memory_used = 0;
         all
     }
 
@@ -347,14 +331,6 @@ impl Lanes {
 pub(super) enum News {
     New,
     Old,
-}
-
-fn size(job: &Job) -> usize {
-    let content = job
-        .message
-        .as_ref()
-        .and_then(|message| message.content.as_ref());
-    content.map_or(0, |content| content.len())
 }
 
 #[cfg(test)]

@@ -98,7 +98,6 @@ impl Scheduler {
         let lanes = Lanes::new(Limits {
             in_all: config.attempts,
             per_lane: config.attempts_per_destination,
-            memory: usize::try_from(config.in_memory.as_u64()).unwrap_or(usize::MAX),
         });
         Scheduler {
             config,
