@@ -257,6 +257,10 @@ impl Transaction {
                     self.accepted.push(place);
                 }
             }
+            (Wait::Rcpt(place), Class::Never) if is_too_many(&response) => {
+                let text = format!("the next hop takes fewer recipients at once: {response}");
+                self.settle(place, Response::ours(452, (4, 5, 3), &text));
+            }
             (Wait::Rcpt(place), Class::Later | Class::Never) => self.settle(place, response),
             (Wait::Data, Class::Later | Class::Never) => self.settle_all(&response),
             (Wait::Last, class) => {
@@ -339,6 +343,12 @@ impl Transaction {
         };
         (self.answers, connection)
     }
+}
+
+/// Whether a refused RCPT is one too many and not a wrong one: RFC 821 had 552 for that, and a client
+/// is to take it for 452. A mailbox that is full says so by its enhanced code.
+fn is_too_many(rcpt: &Response) -> bool {
+    rcpt.code == 552 && matches!(rcpt.enhanced, None | Some((5, 5, 3))) // RFC 5321 §4.5.3.1.10
 }
 
 #[cfg(test)]

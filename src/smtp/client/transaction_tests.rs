@@ -95,6 +95,23 @@ fn each_recipient_gets_the_answer_that_its_replies_mean() {
         (
             Smtp,
             "HELP",
+            &[
+                "C MAIL FROM:<s@x.example>",
+                "S 250 ok",
+                "C RCPT TO:<a@y.example>",
+                "S 552 too many",
+                "C RCPT TO:<b@y.example>",
+                "S 552 5.2.2 full",
+            ],
+            &[
+                "the next hop takes fewer recipients at once: 552 too many (4.5.3)",
+                "552 5.2.2 full",
+            ],
+            ResetFirst,
+        ),
+        (
+            Smtp,
+            "HELP",
             &["C MAIL FROM:<s@x.example>", "S 451 4.3.0 later"],
             &["451 4.3.0 later", "451 4.3.0 later"],
             Ready,
