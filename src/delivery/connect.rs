@@ -126,8 +126,10 @@ impl Connector {
         if tls == Tls::Never || !plain.offered.starttls {
             return Ok(Some(plain.boxed()));
         }
-        let Some(stream) = plain.start_tls().await.map_err(Broken::response)? else {
-            return Ok(None);
+        let stream = match plain.start_tls().await {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return Ok(None),
+            Err(broken) => return without_tls(broken),
         };
         let client = SmtpClient {
             stream,
@@ -143,11 +145,10 @@ impl Connector {
         let stream: Box<dyn Stream> = Box::new(client.stream);
         let mut secure = Exchange::resume(stream, Protocol::Smtp, self.deadlines);
         // RFC 3207 §4.2: what was offered in plain text counts no more.
-        secure
-            .hello(&self.hostname)
-            .await
-            .map_err(Broken::response)?;
-        Ok(Some(secure))
+        match secure.hello(&self.hostname).await {
+            Ok(()) => Ok(Some(secure)),
+            Err(broken) => without_tls(broken),
+        }
     }
 
     async fn socket(&self, endpoint: &Endpoint) -> Result<TcpStream, Response> {
@@ -182,6 +183,19 @@ impl Connector {
             }
             error => Response::ours(451, (4, 4, 3), &format!("cannot resolve {name}: {error}")),
         })
+    }
+}
+
+/// A server that hangs up over TLS may do without; what one says counts.
+fn without_tls(broken: Broken) -> Result<Option<Connected>, Response> {
+    match broken {
+        Broken::Closed { .. } | Broken::Io { .. } => Ok(None),
+        Broken::Silence { .. }
+        | Broken::Stuck { .. }
+        | Broken::Malformed { .. }
+        | Broken::Unexpected(_)
+        | Broken::Refused { .. }
+        | Broken::Chatter => Err(broken.response()),
     }
 }
 

@@ -447,7 +447,23 @@ async fn where_tls_does_not_come_off_the_message_goes_in_plain_text() {
         "message",
         "S 250 taken",
     ];
-    for script in [&[BROKEN, PLAIN], &[REFUSED, PLAIN]] {
+    const CLOSED: Connection = &["S 220 hi", "C EHLO", "S 250-x|250 STARTTLS", "C STARTTLS"];
+    // As a server does that wants a certificate of ours.
+    const CLOSED_WITHIN: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        "S 250-x|250 STARTTLS",
+        "C STARTTLS",
+        "S 220 go",
+        "tls",
+        "C EHLO",
+    ];
+    for script in [
+        &[BROKEN, PLAIN],
+        &[REFUSED, PLAIN],
+        &[CLOSED, PLAIN],
+        &[CLOSED_WITHIN, PLAIN],
+    ] {
         let server = Server::start(&[], script).await;
         let delivery = delivery(&Config::default());
         let outcomes = attempt(&delivery, &server.target("smtp"), &["a@y.example"]).await;
