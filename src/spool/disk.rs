@@ -76,9 +76,15 @@ impl Disk {
 
     /// Takes the space of the whole file now, so that no write in it can find the disk full.
     pub(super) fn allocate(&self, file: &File, length: u64) -> io::Result<()> {
-        self.trip(Call::Allocate)?;
         let length = i64::try_from(length).map_err(io::Error::other)?;
-        Ok(posix_fallocate(file, 0, length)?)
+        loop {
+            let allocated = self.trip(Call::Allocate);
+            match allocated.and_then(|()| Ok(posix_fallocate(file, 0, length)?)) {
+                // A signal to the process (a reload) came meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                allocated => return allocated,
+            }
+        }
     }
 
     /// Octets that are left for us on the file system.

@@ -397,6 +397,16 @@ async fn a_disk_that_is_full_at_the_start_takes_mail_when_it_no_longer_is() {
 }
 
 #[tokio::test]
+async fn a_signal_while_space_is_taken_refuses_no_mail() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::default();
+    disk.fail_next(Call::Allocate, Errno::EINTR);
+    disk.fail_next(Call::Allocate, Errno::EINTR);
+    let (spool, _arrivals) = open_on(disk, directory.path(), &small()).unwrap();
+    store(&spool, 1, 10).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_full_disk_gets_room_from_mail_that_was_delivered_meanwhile() {
     let directory = TempDir::new().unwrap();
     let disk = Disk::default();
