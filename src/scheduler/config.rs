@@ -101,6 +101,12 @@ impl Config {
         faults
     }
 
+    /// No message is put off for longer.
+    pub fn longest_wait(&self) -> Duration {
+        let longest = self.retry_max.max(self.pause_max);
+        longest.saturating_add(longest.mul_f64(self.jitter.clamp(0.0, 1.0)))
+    }
+
     /// The waits of a message that was put off.
     pub fn retry(&self) -> Backoff {
         Backoff {

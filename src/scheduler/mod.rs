@@ -160,6 +160,8 @@ impl Scheduler {
         self.parts.enter(id, roads.len());
         let now = Instant::now();
         let wait = message.due.duration_since(SystemTime::now()).ok();
+        // The clock may have been set back since, by years where it starts without a battery.
+        let wait = wait.map(|wait| wait.min(self.config.longest_wait()));
         let due = wait.filter(|wait| !wait.is_zero()).map(|wait| now + wait);
         let last = roads.pop();
         for road in roads {

@@ -361,6 +361,22 @@ async fn what_is_too_old_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_makes_no_message_wait_for_years() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let queue = Queue::open(folder.path(), quick(), Arc::new(|_| None));
+    queue.store(1, &["a@y.example"]).await;
+    queue.stop.cancel();
+    queue.running.await.unwrap();
+    let years = Duration::from_secs(10 * 365 * 24 * 3600);
+    queue.spool.defer(id(1), SystemTime::now() + years, 1);
+    queue.spool.close().await;
+    let queue = Queue::open(folder.path(), quick(), to(&server.target()));
+    wait_for("the message", || server.recipients().len() == 1).await;
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_lets_attempts_end_and_leaves_the_rest_to_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
