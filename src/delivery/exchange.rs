@@ -74,6 +74,8 @@ pub(super) struct Transacted {
 pub(super) enum Again {
     /// The server had taken nothing when the connection broke.
     Safe,
+    /// The server does not know the BDAT that it offered.
+    WithoutBdat,
     /// The server may have the message.
     No,
 }
@@ -167,12 +169,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             Transaction::new(self.protocol, &self.offered, envelope, which, shape);
         let mut again = Again::Safe;
         let broken = self.carry(&mut transaction, pieces, &mut again).await.err();
-        let begun = transaction.is_begun();
+        let (begun, knows_no_bdat) = (transaction.is_begun(), transaction.knows_no_bdat());
         let (answers, mut connection) = transaction.end();
         if broken.is_some() {
             connection = Connection::Spent;
         }
-        if begun || connection != Connection::Spent {
+        if knows_no_bdat {
+            again = Again::WithoutBdat;
+        } else if begun || connection != Connection::Spent {
             again = Again::No;
         }
         Transacted {

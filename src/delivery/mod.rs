@@ -193,20 +193,28 @@ impl Delivery {
         which: &[usize],
         pieces: &[&[u8]],
     ) -> Vec<Outcome> {
-        let mut wanted = Age::Used;
+        let (mut wanted, mut bdat) = (Age::Used, true);
         loop {
             let (mut connection, age) = match self.connection(target, wanted).await {
                 Ok(connection) => connection,
                 Err(reason) => return vec![Outcome::unreachable(reason); which.len()],
             };
+            connection.offered.chunking &= bdat;
             let offered = connection.offered.recipient_limit.unwrap_or(usize::MAX);
             let batch = &which[..which.len().min(self.recipients).min(offered)];
             let done = connection.transact(envelope, batch, pieces).await;
-            if done.again == Again::Safe && age == Age::Used {
-                // It died while idle, and the others with it most likely.
-                self.pool.forget(target);
-                wanted = Age::New;
-                continue;
+            match (done.again, age) {
+                (Again::Safe, Age::Used) => {
+                    // It died while idle, and the others with it most likely.
+                    self.pool.forget(target);
+                    wanted = Age::New;
+                    continue;
+                }
+                (Again::WithoutBdat, _) => {
+                    (wanted, bdat) = (Age::New, false);
+                    continue;
+                }
+                (Again::Safe | Again::No, _) => {}
             }
             if connection.settle(done.connection).await {
                 self.keep(target, connection).await;

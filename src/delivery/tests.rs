@@ -584,6 +584,34 @@ async fn after_a_callout_that_was_not_reset_no_message_goes_over_the_connection(
 }
 
 #[tokio::test]
+async fn a_server_that_offers_chunks_and_knows_none_gets_the_message_by_data() {
+    const CHUNKED: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        "S 250-x|250-PIPELINING|250 CHUNKING",
+        "C MAIL",
+        "C RCPT",
+        "C BDAT 11 LAST",
+        "S 250 ok|250 ok|502 5.5.2 what|500 what",
+    ];
+    const DOTTED: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        "S 250-x|250-PIPELINING|250 CHUNKING",
+        "C MAIL",
+        "C RCPT",
+        "C DATA",
+        "S 250 ok|250 ok|354 go",
+        "message",
+        "S 250 taken",
+    ];
+    let server = Server::start(&[], &[CHUNKED, DOTTED]).await;
+    let delivery = delivery(&Config::default());
+    let outcomes = attempt(&delivery, &server.target("smtp"), &["a@y.example"]).await;
+    assert_eq!(outcomes, ["delivered 250 taken"]);
+}
+
+#[tokio::test]
 async fn a_message_of_many_pieces_arrives_whole() {
     let server = Server::start(&HELLO, &[&TAKEN]).await;
     let delivery = delivery(&Config::default());

@@ -96,6 +96,7 @@ pub struct Transaction {
     accepted: Vec<usize>,
     waits: VecDeque<Wait>,
     mail_accepted: bool,
+    knows_no_bdat: bool,
     connection: Connection,
 }
 
@@ -125,6 +126,7 @@ impl Transaction {
             accepted: Vec::with_capacity(which.len()),
             waits: VecDeque::with_capacity(which.len() + 2),
             mail_accepted: false,
+            knows_no_bdat: false,
             connection: Connection::Ready,
         };
         transaction.plan(offered, envelope, which, shape);
@@ -263,6 +265,11 @@ impl Transaction {
             }
             (Wait::Rcpt(place), Class::Later | Class::Never) => self.settle(place, response),
             (Wait::Data, Class::Later | Class::Never) => self.settle_all(&response),
+            (Wait::Last | Wait::LastFor(_), Class::Never) if self.is_no_bdat(wait, &response) => {
+                self.knows_no_bdat = true;
+                self.waits.clear();
+                self.connection = Connection::Spent;
+            }
             (Wait::Last, class) => {
                 self.settle_all(&response);
                 self.message_answered(class);
@@ -276,6 +283,15 @@ impl Transaction {
             self.expect_last();
         }
         Ok(())
+    }
+
+    /// Whether a server that offers CHUNKING does not know it after all, as where something between us
+    /// passes on the offer and not the command. It may take the message for commands, too.
+    fn is_no_bdat(&self, wait: Wait, response: &Response) -> bool {
+        let first = self.accepted.first();
+        self.manner == Manner::Chunked
+            && first.is_some_and(|first| [Wait::Last, Wait::LastFor(*first)].contains(&wait))
+            && matches!(response.code, 500 | 502) // RFC 5321 §4.2.4
     }
 
     fn is_before_last(&self, wait: Wait) -> bool {
@@ -332,6 +348,11 @@ impl Transaction {
     /// Whether the server has taken MAIL. Before that, the same can be tried on another connection.
     pub fn is_begun(&self) -> bool {
         self.mail_accepted
+    }
+
+    /// Whether the server refused BDAT as such. The same can be tried on another connection, without it.
+    pub fn knows_no_bdat(&self) -> bool {
+        self.knows_no_bdat
     }
 
     /// Ends the transaction: the answer for each recipient in the order of `which` (None where the
