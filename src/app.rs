@@ -14,6 +14,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use anyhow::Context;
+use anyhow::bail;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
@@ -169,22 +170,22 @@ impl Gateway {
 
         events::started(self.config.hostname.as_str(), &self.config.data_dir);
         readiness::ready();
-        loop {
+        let ended_early = loop {
             tokio::select! {
                 told = signals.next() => match told {
-                    Told::Stop => break,
+                    Told::Stop => break None,
                     Told::Reload => self.reload(&reloads).await,
                 },
                 _ = intake.join_next() => {
                     events::part_ended("accept");
-                    break;
+                    break Some("accept");
                 }
                 _ = outlet.join_next() => {
                     events::part_ended("scheduler");
-                    break;
+                    break Some("scheduler");
                 }
             }
-        }
+        };
         readiness::stopping();
         self.health.trouble("draining", "the gateway is going down");
         no_more_mail.cancel();
@@ -200,7 +201,11 @@ impl Gateway {
         self.spool.close().await;
         beside.shutdown().await;
         events::stopped();
-        Ok(())
+        match ended_early {
+            // So that whoever watches over us begins anew.
+            Some(part) => bail!("{part} ended before its time"),
+            None => Ok(()),
+        }
     }
 
     fn scheduler(&self) -> Scheduler {

@@ -112,23 +112,23 @@ impl Scheduler {
         }
     }
 
-    /// Delivers what arrives until told to `stop`; then starts nothing more, and gives the attempts that
-    /// are under way until `drain` to end. What is not done then stays in the spool.
+    /// Delivers what arrives until told to `stop`, or the spool is gone; then starts nothing more, and
+    /// gives the attempts that are under way until `drain` to end. What is not done then stays in the
+    /// spool.
     ///
     /// Not cancel safe: dropping it cuts off the attempts under way.
     pub async fn run(mut self, mut arrivals: Arrivals, stop: CancellationToken, drain: Duration) {
         let delivery = Arc::clone(&self.delivery);
         let mut tending = pin!(delivery.tend());
-        let mut arriving = true;
         while !stop.is_cancelled() {
             self.start();
             let wake = self.lanes.next_wake();
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
-                arrival = arrivals.next(), if arriving => match arrival {
+                arrival = arrivals.next() => match arrival {
                     Some(arrival) => self.arrived(arrival),
-                    None => arriving = false,
+                    None => break, // Without a spool nothing that is done could be written down.
                 },
                 Ok(()) = self.routes.changed() => self.reroute(),
                 () = wake_at(wake) => self.lanes.wake(Instant::now()),

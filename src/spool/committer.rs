@@ -133,7 +133,6 @@ impl Committer {
                 self.log.reclaim(&self.library.index);
             }
         }
-        self.handover.close();
         let closing = self.closing.take();
         // The next one may open the directory once we have said that we are done.
         drop(self);
@@ -322,6 +321,13 @@ impl Committer {
             drop(room);
             let _ = answer.send(Ok(()));
         }
+    }
+}
+
+/// Also where its thread dies: whoever waits for arrivals has to learn that there will be none.
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.handover.close();
     }
 }
 

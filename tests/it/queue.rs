@@ -377,6 +377,15 @@ async fn a_clock_that_was_set_back_makes_no_message_wait_for_years() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_its_spool_the_scheduler_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = Queue::open(folder.path(), quick(), Arc::new(|_| None));
+    queue.spool.close().await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), queue.running);
+    ended.await.expect("in time").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_lets_attempts_end_and_leaves_the_rest_to_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
