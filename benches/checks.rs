@@ -5,7 +5,6 @@
 //! that elapsed time is processor time.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot run stops")]
-#![expect(clippy::unwrap_used, reason = "the zone is that of the tests")]
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -37,7 +36,7 @@ mod nameserver;
 
 /// What the DNS server of the tests wants of them.
 mod support {
-    pub fn free_port() -> u16 {
+    pub(crate) fn free_port() -> u16 {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
         listener.local_addr().expect("it is bound").port()
     }
