@@ -122,6 +122,9 @@ impl Stream {
             }
             let read = buffer.filled();
             let taken = if self.input.is_empty() { take(read) } else { 0 };
+            // What was taken must not pile up under a client whose packets never end with a line.
+            self.input.drain(..self.taken);
+            self.taken = 0;
             self.input.extend_from_slice(&read[taken..]);
             Poll::Ready(Ok(read.len()))
         })
@@ -259,5 +262,38 @@ impl AsyncWrite for Io {
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::None => Poll::Ready(Ok(())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (server, _) = listener.accept().await.unwrap();
+        (client.unwrap(), Stream::new(server))
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_is_not_kept_however_the_packets_are_cut() {
+        let (mut client, mut stream) = pair().await;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        client.write_all(b"NO").await.unwrap();
+        for _ in 0..1000 {
+            client.write_all(b"OP\r\nNO").await.unwrap();
+            while stream.input() != b"NOOP\r\nNO" {
+                stream.fill(deadline).await.unwrap();
+            }
+            stream.take(6);
+        }
+        assert!(
+            stream.input.len() < 64,
+            "{} octets are kept",
+            stream.input.len()
+        );
     }
 }
