@@ -169,10 +169,15 @@ impl Address {
         if local.len() > 64 {
             return Err(Error::LocalPartTooLong); // RFC 5321 §4.5.3.1.1
         }
-        Ok(Address {
+        let address = Address {
             local: local.into_boxed_str(),
             host: Host::parse(host)?,
-        })
+        };
+        // As A-labels a domain is longer, and what is too long now could not be read back.
+        if !host.is_ascii() && address.to_string().len() > 254 {
+            return Err(Error::TooLong);
+        }
+        Ok(address)
     }
 
     /// Postmaster of a domain (RFC 5321 §4.5.1).
@@ -380,6 +385,9 @@ fn without_route(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::prop_assert_eq;
+    use proptest::prelude::proptest;
+
     use super::*;
 
     #[test]
@@ -441,5 +449,27 @@ mod tests {
             Address::parse(&format!("a@{}.example", "b".repeat(64))),
             Err(Error::Domain)
         );
+    }
+
+    #[test]
+    fn what_outgrows_the_limit_as_a_labels_is_too_long() {
+        let long = format!("{}@{}example", "a".repeat(64), "ü.".repeat(30));
+        assert!(long.len() < 254);
+        assert_eq!(Address::parse(&long), Err(Error::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_read_back_as_it_was_written(
+            local in "[ab.@\"\\\\ ü%]{0,8}",
+            host in "[abüß._0-9-]{1,12}|\\[[0-9.]{7,9}\\]|\\[IPv6:[0-9a-f:.]{2,12}\\]",
+        ) {
+            let quoted = local.replace('\\', "\\\\").replace('"', "\\\"");
+            for text in [format!("{local}@{host}"), format!("\"{quoted}\"@{host}")] {
+                if let Ok(address) = Address::parse(&text) {
+                    prop_assert_eq!(Address::parse(&address.to_string()), Ok(address));
+                }
+            }
+        }
     }
 }
