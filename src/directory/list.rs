@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use super::Error;
 use super::Probe;
+use super::is_route;
 use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::telemetry::events;
@@ -58,7 +59,8 @@ impl List {
             .and_then(|d| local.split_once(d))
             .map(|(base, _)| base);
         let known = |name: &str| state.recipients.contains(name);
-        if known(&local) || base.is_some_and(known) || known("") {
+        let matches_a_rule = || base.is_some_and(known) || known("");
+        if known(&local) || !is_route(&local) && matches_a_rule() {
             Probe::Exists
         } else {
             Probe::Unknown

@@ -208,6 +208,9 @@ impl Directory {
             return Answer::NotOurs(address);
         };
         let answer = match source {
+            Source::Any | Source::Callout if is_route(address.local()) => {
+                return Answer::NotOurs(address);
+            }
             Source::Any => Probe::Exists,
             Source::Callout => self.callout.ask(&address).await,
             Source::List(list) => list.find(address.local(), domain, self.delimiter()),
@@ -226,6 +229,13 @@ impl Directory {
     fn delimiter(&self) -> Option<char> {
         self.config.recipient_delimiter.chars().next()
     }
+}
+
+/// Whether a local part names a user of another host: `user%host`, `host!user`, `user@host`.
+///
+/// The next hop trusts us, and many (Postfix as it comes) would send such mail on to that host.
+fn is_route(local: &str) -> bool {
+    local.contains(['%', '!', '@'])
 }
 
 #[cfg(test)]
@@ -278,6 +288,11 @@ mod tests {
             ("<Postmaster>", "postmaster@any.example"),
             ("<x@any.example>", "x@any.example"),
             ("<x@sub.any.example>", "NotOurs"),
+            ("<x%elsewhere.example@any.example>", "NotOurs"),
+            ("<elsewhere.example!yes@ask.example>", "NotOurs"),
+            ("<\"yes@elsewhere.example\"@ask.example>", "NotOurs"),
+            ("<carl%elsewhere.example@file.example>", "Unknown"),
+            ("<bob+x%elsewhere.example@file.example>", "Unknown"),
             ("<x@[192.0.2.1]>", "NotOurs"),
             ("<yes@ask.example>", "yes@ask.example"),
             ("<no@ask.example>", "Unknown"),
