@@ -146,11 +146,6 @@ impl Server {
         }
     }
 
-    /// A line has come that is none: too long, or ended by a bare CR or LF.
-    pub fn broken_line(&mut self, reply: Reply) -> Step {
-        self.say(reply)
-    }
-
     fn take(&mut self, command: Command) -> Step {
         match command {
             Command::Ehlo(hello) => self.ehlo(hello),
@@ -236,7 +231,8 @@ impl Server {
         }
         transaction.rcpt_tried = true;
         if transaction.recipients.len() >= self.rules.recipients {
-            return self.say(Reply::TOO_MANY_RECIPIENTS); // RFC 5321 §4.5.3.1.10
+            // RFC 5321 §4.5.3.1.10: no error of the client's, who is to go on with DATA.
+            return Step::Reply(Reply::TOO_MANY_RECIPIENTS);
         }
         // RFC 6531 §3.5
         if let ForwardPath::Address(address) = &rcpt.to
@@ -516,6 +512,8 @@ mod tests {
             &["EHLO c.example", "MAIL FROM:<>", to, to, to],
         );
         assert_eq!(got, [250, 250, 250, 250, 452]);
+        let many = [&["EHLO c.example", "MAIL FROM:<>"][..], &[to; 9], &["DATA"]].concat();
+        assert_eq!(codes(&mut server(), &many).last(), Some(&354));
         let got = codes(&mut server(), &["X", "X", "X", "X"]);
         assert_eq!(got, [500, 500, 500, 421]);
         let mail = [
