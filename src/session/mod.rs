@@ -465,6 +465,17 @@ impl<'a> Session<'a> {
                     self.flush().await?;
                     self.receive_data().await?
                 }
+                Step::RefuseData(reply) => {
+                    self.say(&reply);
+                    // RFC 2920 §3.1: DATA is the last of a group. A client that goes on before it
+                    // has its 354 may be sending a message, and lines of that are no commands.
+                    let is_alone = self.stream.input().is_empty();
+                    return Ok(if is_alone {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(Ended::ByUs)
+                    });
+                }
                 Step::ReceiveChunk { size, chunk } => {
                     self.receive_chunk(size).await?;
                     let fault = self

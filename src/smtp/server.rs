@@ -56,6 +56,8 @@ pub enum Step {
     StartTls(Reply),
     /// Say this, read the message to its final dot, then call [`Server::data_received`].
     ReceiveData(Reply),
+    /// Say this, and hang up if octets stand behind the command already: they may be a message.
+    RefuseData(Reply),
     /// Read that many octets as part of the message, then call [`Server::chunk_received`].
     ReceiveChunk { size: u64, chunk: Chunk },
     /// Read that many octets, drop them, say this.
@@ -142,6 +144,8 @@ impl Server {
     pub fn command(&mut self, line: &[u8]) -> Step {
         match command::parse(line) {
             Ok(command) => self.take(command),
+            // RFC 3030 §2: octets follow whatever we say, and how many is not known.
+            Err(reply) if reply == Reply::BDAT_SYNTAX => Step::Close(reply),
             Err(reply) => self.say(reply),
         }
     }
@@ -299,17 +303,13 @@ impl Server {
     }
 
     fn data(&mut self) -> Step {
-        if let Some(reply) = self.not_ready_for_data() {
-            return self.say(reply);
+        let chunked = self.transaction.as_ref().and_then(|t| t.chunked);
+        let within_bdat = chunked.map(|_| Reply::DATA_WITHIN_BDAT); // RFC 3030 §2
+        match self.not_ready_for_data().or(within_bdat) {
+            None => Step::ReceiveData(Reply::SEND_DATA),
+            Some(_) if self.count_error() => Step::Close(Reply::TOO_MANY_ERRORS),
+            Some(reply) => Step::RefuseData(reply),
         }
-        if self
-            .transaction
-            .as_ref()
-            .is_some_and(|t| t.chunked.is_some())
-        {
-            return self.say(Reply::DATA_WITHIN_BDAT); // RFC 3030 §2
-        }
-        Step::ReceiveData(Reply::SEND_DATA)
     }
 
     /// The message after DATA was read to its end, or to where its end was lost.
@@ -421,7 +421,9 @@ mod tests {
                 Step::Reply(reply) | Step::Close(reply) | Step::SkipChunk { reply, .. } => {
                     reply.code
                 }
-                Step::StartTls(reply) | Step::ReceiveData(reply) => reply.code,
+                Step::StartTls(reply) | Step::ReceiveData(reply) | Step::RefuseData(reply) => {
+                    reply.code
+                }
                 Step::ReceiveChunk { .. } => 0,
                 Step::Ask(question) => panic!("{line:?} asks {question:?}"),
             });

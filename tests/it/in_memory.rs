@@ -162,6 +162,12 @@ impl Session {
                 reply.write(&mut self.output);
                 self.expecting = Expecting::Message;
             }
+            Step::RefuseData(reply) => {
+                reply.write(&mut self.output);
+                if !self.input.is_empty() {
+                    self.expecting = Expecting::End;
+                }
+            }
             Step::ReceiveChunk { size, chunk } => {
                 let rest = size;
                 self.expecting = Expecting::Chunk { size, rest, chunk };

@@ -77,6 +77,23 @@ fn nothing_behind_a_false_end_of_data_is_taken_for_a_command() {
 }
 
 #[test]
+fn a_message_behind_a_refused_data_is_not_taken_for_commands() {
+    let gateway = Gateway::start();
+    for (recipient, code) in [("user@elsewhere.example", "554"), ("", "503")] {
+        let mut client = Client::hello(gateway.smtp());
+        client.expect("MAIL FROM:<good@client.example>", "250");
+        if !recipient.is_empty() {
+            client.expect(&format!("RCPT TO:<{recipient}>"), "550");
+        }
+        client.send(format!("DATA\r\nRSET\r\n{}", smuggled()).as_bytes());
+        let said = client.rest();
+        assert!(said.starts_with(code), "{said:?}");
+        assert_eq!(said.lines().count(), 1, "commands were answered: {said:?}");
+    }
+    assert!(gateway.process.events("accepted").is_empty());
+}
+
+#[test]
 fn bdat_carries_line_ends_that_stand_alone_nowhere() {
     let gateway = Gateway::start();
     let mut client = Client::hello(gateway.smtp());
