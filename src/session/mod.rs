@@ -397,7 +397,11 @@ impl<'a> Session<'a> {
 
     /// Reads a line and asks the protocol what to do. Replies go out before we wait.
     async fn next_step(&mut self, stop: &CancellationToken) -> Result<Step, Ended> {
-        let deadline = self.deadline(self.shared.config.command_timeout);
+        let mut deadline = self.deadline(self.shared.config.command_timeout);
+        // Commands between the chunks of a message give it no more time: it holds memory.
+        if let Some(incoming) = &self.incoming {
+            deadline = deadline.min(incoming.deadline);
+        }
         loop {
             match line::first(self.stream.input()) {
                 Some(Line::Whole(octets)) => {
@@ -552,9 +556,10 @@ impl<'a> Session<'a> {
     }
 
     async fn skip(&mut self, size: u64) -> Result<(), Ended> {
-        let deadline = self.deadline(self.shared.config.message_timeout);
+        let all = self.deadline(self.shared.config.message_timeout);
         let mut rest = size;
         while rest > 0 {
+            let deadline = all.min(self.deadline(self.shared.config.data_timeout));
             self.flush().await?;
             let read = self.stream.receive(deadline, |input| {
                 let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));

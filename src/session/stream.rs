@@ -98,6 +98,10 @@ impl Stream {
                 return Ok(());
             }
         }
+        // A client that always has more to say would outrun the timer, which is asked last.
+        if Instant::now() >= deadline {
+            return Err(Error::TimedOut);
+        }
         let read = poll_fn(|cx| self.poll_receive(cx, &mut take));
         match timeout_at(deadline, read).await {
             Err(_) => Err(Error::TimedOut),
@@ -276,6 +280,14 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
         let (server, _) = listener.accept().await.unwrap();
         (client.unwrap(), Stream::new(server))
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_pauses_is_timed_out_all_the_same() {
+        let (mut client, mut stream) = pair().await;
+        client.write_all(b"NOOP\r\n").await.unwrap();
+        let read = stream.fill(Instant::now()).await;
+        assert!(matches!(read, Err(Error::TimedOut)), "{read:?}");
     }
 
     #[tokio::test]

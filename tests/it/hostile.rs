@@ -230,3 +230,28 @@ fn rubbish_is_refused_and_never_taken_for_mail() {
     }
     assert_alive(&gateway);
 }
+
+#[test]
+fn commands_between_chunks_do_not_keep_a_message_in_memory() {
+    let gateway = Site::new()
+        .with("[session]\nmessage_timeout = \"2s\"")
+        .start();
+    let mut client = Client::hello(gateway.smtp());
+    client.expect("MAIL FROM:<a@client.example>", "250");
+    client.expect("RCPT TO:<user@gate.example>", "250");
+    client.send(b"BDAT 6\r\nhalf\r\n");
+    assert!(client.reply().starts_with("250"));
+    let start = Instant::now();
+    while client.try_send(b"NOOP\r\n").is_ok() {
+        match client.try_reply() {
+            Ok(reply) if reply.starts_with("250") => {}
+            Ok(reply) => return assert!(reply.starts_with("421 4.4.2"), "{reply:?}"),
+            Err(_) => return,
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "the message is still held"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
