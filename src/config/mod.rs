@@ -32,6 +32,7 @@ use crate::delivery;
 use crate::delivery::target;
 use crate::directory;
 use crate::dns;
+use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::pipeline;
 use crate::scheduler;
@@ -179,6 +180,7 @@ impl Config {
         section("structure", self.structure.faults());
         section("verify", self.verify.faults());
         section("admin", self.admin.faults());
+        section("directory", self.postmaster_faults());
         for (name, domain) in &self.domains {
             let path = KeyPath::default().key("domains").key(name.as_str());
             let found = domain.faults().into_iter();
@@ -215,6 +217,17 @@ impl Config {
             format!("{} ({service}, tls {tls})", addresses.join(" "))
         };
         self.listen.iter().map(listener).collect()
+    }
+
+    fn postmaster_faults(&self) -> Vec<(String, String)> {
+        let domain = self.directory.postmaster.as_ref().map(Address::domain);
+        let is_ours = |domain: &Domain| self.domains.contains_key(domain);
+        if domain.is_none_or(|domain| domain.is_some_and(is_ours)) {
+            return Vec::new();
+        }
+        let right = "we take no mail for this address; give one in a domain that has a section \
+                     [domains.\"...\"]";
+        vec![("postmaster".to_owned(), right.to_owned())]
     }
 
     fn top_faults(&self) -> Vec<(String, String)> {
@@ -442,6 +455,14 @@ mod tests {
                      as in \"5min\"",
                     "6: verify.min_key_bits: must be 1024 or more: shorter keys are broken by \
                      anyone (RFC 8301)",
+                ],
+            ),
+            (
+                "hostname = 'mx.example.com'\n[directory]\npostmaster = 'a@b.example'\n\
+                 [domains.'example.com']\n",
+                vec![
+                    "3: directory.postmaster: we take no mail for this address; give one in a \
+                     domain that has a section [domains.\"...\"]",
                 ],
             ),
             (
