@@ -358,6 +358,14 @@ impl ForwardPath {
         }
         Address::parse(without_route(inner)).map(ForwardPath::Address)
     }
+
+    /// Whether it names a postmaster, ours or a domain's (RFC 5321 §4.5.1).
+    pub fn is_postmaster(&self) -> bool {
+        match self {
+            ForwardPath::Postmaster => true,
+            ForwardPath::Address(address) => address.is_postmaster(),
+        }
+    }
 }
 
 impl fmt::Display for ForwardPath {

@@ -197,7 +197,8 @@ impl Pipeline {
             case.spf = Some(found);
         }
         if let Some(refusal) = case.spf.as_ref().and_then(|spf| spf.refusal.as_ref())
-            && !address.is_postmaster()
+            // RFC 5321 §4.5.1; whoever gets it here.
+            && !to.is_postmaster()
         {
             self.enforce(self.config.spf.mode, client, case, "rcpt", refusal)?;
         }

@@ -149,6 +149,16 @@ fn postmaster_is_reached_in_spite_of_an_spf_fail() {
 }
 
 #[test]
+fn whoever_stands_in_for_postmaster_is_reached_in_spite_of_an_spf_fail() {
+    let site = site().with("[directory]\npostmaster = \"second@gate.example\"");
+    std::fs::write(site.path("recipients"), "user@gate.example\n").expect("written");
+    let gateway = site.start();
+    let mut client = sender(&gateway, STRANGER, "a@spf.example");
+    client.expect("RCPT TO:<second@gate.example>", "550 5.1.1");
+    client.expect("RCPT TO:<postmaster>", "250");
+}
+
+#[test]
 fn a_forged_author_is_refused_by_the_policy_of_its_domain() {
     let gateway = site().start();
     let message = mail("boss@reject.example", "forged");
