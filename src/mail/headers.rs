@@ -74,6 +74,15 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// How many octets at the start of `message` are lines that begin with white space. They continue
+/// whatever stands in front of the message.
+pub fn indented(message: &[u8]) -> usize {
+    match message.first() {
+        Some(b' ' | b'\t') => field_end(message),
+        _ => 0,
+    }
+}
+
 /// Name and value of a field; None where it is none.
 fn split(field: &[u8]) -> Option<(&str, &[u8])> {
     let colon = memchr(b':', field)?;

@@ -2,7 +2,8 @@
 //! Received (RFC 5321 §4.4) and our mark; and what we take out of it.
 //!
 //! Taken out: every Authentication-Results that carries our name, or whose name cannot be read
-//! (RFC 8601 §5), every mark that is not ours, and Return-Path, which only the last hop may write.
+//! (RFC 8601 §5), every mark that is not ours, and Return-Path, which only the last hop may write;
+//! and white space at the very start, which would carry on with the last of our fields.
 //! Nobody behind us can be fooled by what a stranger wrote in our name.
 
 use std::fmt::Write;
@@ -89,14 +90,14 @@ fn spf_mark<'a>(results: &Results<'a>) -> Option<&'a str> {
 
 /// Where the fields stand that we take out, in order.
 fn to_remove(message: &[u8], hostname: &Domain) -> Vec<Range<usize>> {
-    headers::fields(message)
-        .filter(|field| {
-            field.is(MARK)
-                || field.is("Return-Path")
-                || field.is("Authentication-Results") && is_in_our_name(field.value, hostname)
-        })
-        .map(|field| field.range)
-        .collect()
+    let fields = headers::fields(message).filter(|field| {
+        field.is(MARK)
+            || field.is("Return-Path")
+            || field.is("Authentication-Results") && is_in_our_name(field.value, hostname)
+    });
+    let mut ranges = vec![0..headers::indented(message)];
+    ranges.extend(fields.map(|field| field.range));
+    ranges
 }
 
 /// Whether a result field claims to be ours. One that cannot be read is treated as if.
@@ -485,6 +486,19 @@ mod tests {
             String::from_utf8_lossy(&content.to_bytes()),
             "From: a\r\ngarbage\r\nAuthentication-Results: other.example; spf=pass\r\n\r\n\
              Authentication-Results: mx.example; in the body\r\n"
+        );
+    }
+
+    #[test]
+    fn a_message_cannot_go_on_with_our_last_field() {
+        let us = Domain::parse("mx.example").unwrap();
+        let message = b" ; dmarc=pass\r\n\theader.from=bank.example\r\nFrom: a\r\n\r\n body\r\n";
+        let removed = to_remove(message, &us);
+        let prefix = Bytes::from_static(b"X: ours\r\n");
+        let content = Content::assemble(prefix, &Bytes::from_static(message), &removed);
+        assert_eq!(
+            String::from_utf8_lossy(&content.to_bytes()),
+            "X: ours\r\nFrom: a\r\n\r\n body\r\n"
         );
     }
 
