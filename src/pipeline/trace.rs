@@ -2,7 +2,7 @@
 //! Received (RFC 5321 §4.4) and our mark; and what we take out of it.
 //!
 //! Taken out: every Authentication-Results that carries our name, or whose name cannot be read
-//! (RFC 8601 §5), every mark that is not ours, and Return-Path, which only the last hop may write;
+//! (RFC 8601 §5), every Received-SPF with our name in it, every mark that is not ours, and Return-Path, which only the last hop may write;
 //! and white space at the very start, which would carry on with the last of our fields.
 //! Nobody behind us can be fooled by what a stranger wrote in our name.
 
@@ -94,10 +94,19 @@ fn to_remove(message: &[u8], hostname: &Domain) -> Vec<Range<usize>> {
         field.is(MARK)
             || field.is("Return-Path")
             || field.is("Authentication-Results") && is_in_our_name(field.value, hostname)
+            || field.is("Received-SPF") && mentions(field.value, hostname)
     });
     let mut ranges = vec![0..headers::indented(message)];
     ranges.extend(fields.map(|field| field.range));
     ranges
+}
+
+/// Whether the name stands anywhere in the value.
+fn mentions(value: &[u8], hostname: &Domain) -> bool {
+    let name = hostname.as_str().as_bytes();
+    value
+        .windows(name.len())
+        .any(|window| window.eq_ignore_ascii_case(name))
 }
 
 /// Whether a result field claims to be ours. One that cannot be read is treated as if.
@@ -197,9 +206,9 @@ fn harmless(hello: &str) -> String {
         .collect()
 }
 
-/// RFC 7208 §9.1
+/// RFC 7208 §9.1: a value is a dot-atom, which an IPv6 address is not, or quoted.
 fn received_spf(results: &Results<'_>, spf: &Spf) -> String {
-    let client = results.client.address;
+    let client = quoted(results.client.address.to_string());
     let what = match spf.result {
         SpfResult::Pass => "designates the client as a permitted sender",
         SpfResult::Fail => "does not permit the client to send",
@@ -222,7 +231,7 @@ fn received_spf(results: &Results<'_>, spf: &Spf) -> String {
                 .address()
                 .map_or_else(String::new, |from| from.to_string())
         ),
-        harmless(&results.client.hello.text),
+        quoted(results.client.hello.text.clone()),
         spf::identity(spf.identity),
         results.hostname,
     )
@@ -475,6 +484,7 @@ mod tests {
         let message = b"Return-Path: <x@y.example>\r\nFrom: a\r\n\
             Authentication-Results : mx.example; dmarc=pass\r\nx-gatepost-mark: none\r\n\
             garbage\r\nAuthentication-Results: mx.example;\r\n spf=pass\r\n\
+            Received-SPF: pass client-ip=192.0.2.1;\r\n receiver=MX.example\r\n\
             Authentication-Results: other.example; spf=pass\r\n\r\n\
             Authentication-Results: mx.example; in the body\r\n";
         let content = Content::assemble(
@@ -606,12 +616,12 @@ mod tests {
              \tarc=pass (sealed by list.example);\r\n\
              \tdmarc=fail (p=reject) header.from=author.example policy.dmarc=trusted-forwarder\r\n\
              Received-SPF: softfail (mx.example: author.example discourages the use of the client)\r\n\
-             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
-             helo=out?side?.example;\r\n\
+             \tclient-ip=\"2001:db8::1\"; envelope-from=\"\\\"a b\\\"@author.example\"; \
+             helo=\"out(side).example\";\r\n\
              \tidentity=mailfrom; receiver=mx.example\r\n\
              Received-SPF: none (mx.example: out.example has no SPF record)\r\n\
-             \tclient-ip=2001:db8::1; envelope-from=\"\\\"a b\\\"@author.example\"; \
-             helo=out?side?.example;\r\n\
+             \tclient-ip=\"2001:db8::1\"; envelope-from=\"\\\"a b\\\"@author.example\"; \
+             helo=\"out(side).example\";\r\n\
              \tidentity=helo; receiver=mx.example\r\n\
              X-Gatepost-Mark: spf-softfail\r\n\
              \r\nbody\r\n"
