@@ -344,10 +344,8 @@ fn arc(evidence: &Evidence) -> String {
         ArcResult::Fail => "arc=fail".to_owned(),
         ArcResult::TempError => "arc=fail (a key cannot be looked up now)".to_owned(),
         ArcResult::Pass => {
-            format!(
-                "arc=pass (sealed by {})",
-                comment(&evidence.arc.sealers.join(" "))
-            )
+            let sealers = some_of(evidence.arc.sealers.iter().map(String::as_str));
+            format!("arc=pass (sealed by {})", comment(&sealers.join(" ")))
         }
     }
 }
@@ -371,21 +369,23 @@ fn dmarc(results: &Results<'_>) -> String {
         };
         let _ = write!(text, " (p={policy})");
     }
-    match &results.evidence.author {
-        Author::Domain(domain) => {
-            let _ = write!(text, " header.from={domain}");
-        }
-        Author::Domains(domains) => {
-            for domain in domains {
-                let _ = write!(text, " header.from={domain}");
-            }
-        }
-        Author::Missing | Author::Fields(_) | Author::Broken => {}
+    let domains = match &results.evidence.author {
+        Author::Domain(domain) => std::slice::from_ref(domain),
+        Author::Domains(domains) => domains,
+        Author::Missing | Author::Fields(_) | Author::Broken => &[],
+    };
+    for domain in some_of(domains.iter().map(Domain::as_str)) {
+        let _ = write!(text, " header.from={domain}");
     }
     if let Some(reason) = results.verdict.override_reason {
         let _ = write!(text, " policy.dmarc={reason}");
     }
     text
+}
+
+/// As many of the names as one line has room for. RFC 5322 §2.1.1: 998 octets, and a name has 253.
+fn some_of<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    names.take(3).collect()
 }
 
 /// A value as it is where RFC 8601 §2.2 takes it so (an address or a token), else quoted.
@@ -510,6 +510,96 @@ mod tests {
             String::from_utf8_lossy(&content.to_bytes()),
             "X: ours\r\nFrom: a\r\n\r\n body\r\n"
         );
+    }
+
+    #[test]
+    fn no_line_of_ours_is_too_long_whatever_a_message_brings() {
+        let name = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        let domain = |number: usize| Domain::parse(&format!("{}{number}", &name[1..])).unwrap();
+        let hostname = domain(0);
+        let client = Client {
+            address: "2001:db8:1111:1111:1111:1111:1111:1111".parse().unwrap(),
+            verb: Verb::Ehlo,
+            hello: Hello {
+                text: "\\".repeat(255),
+                host: None,
+            },
+            tls: None,
+        };
+        let from = format!("\"{}\"@{}", "\\\"".repeat(62), "c.".repeat(60) + "example");
+        let mut case = Case::new("01JDQ4T9X2K.1".parse().unwrap(), ReversePath::Null);
+        case.from = ReversePath::Address(from.parse().unwrap());
+        let spf = |identity| Spf {
+            result: SpfResult::Fail,
+            identity,
+            domain: name.clone(),
+            explanation: None,
+        };
+        case.spf = Some(spf::Finding {
+            results: vec![spf(SpfIdentity::Helo), spf(SpfIdentity::MailFrom)],
+            exempt: false,
+            refusal: None,
+            mark: None,
+        });
+        let evidence = Evidence {
+            author: Author::Domains((0..10).map(domain).collect()),
+            dkim: vec![Signature {
+                result: DkimResult::PermError,
+                domain: "d".repeat(255),
+                selector: "s".repeat(255),
+                identity: Some("i".repeat(255)),
+                algorithm: "ed25519-sha256",
+                b: "ab/+cd12".to_owned(),
+                reason: Some("not verified, too many header fields".to_owned()),
+                counts: false,
+            }],
+            arc: Arc {
+                result: ArcResult::Pass,
+                sealers: vec![name.clone(); 50],
+            },
+            dmarc: Dmarc {
+                result: DmarcResult::TempError,
+                policy: DmarcPolicy::Quarantine,
+                policy_domain: Some(domain(1)),
+                spf_aligned: false,
+                dkim_aligned: false,
+            },
+        };
+        let results = Results {
+            hostname: &hostname,
+            client: &client,
+            case: &case,
+            spf_exempt: false,
+            evidence: &evidence,
+            iprev: &Iprev {
+                result: IprevResult::Pass,
+                name: Some(domain(2)),
+            },
+            verdict: &Verdict {
+                override_reason: Some("trusted-forwarder"),
+                ..Verdict::default()
+            },
+        };
+        let envelope = Envelope {
+            from: case.from.clone(),
+            recipients: vec![Recipient::new(from.parse().unwrap())],
+            body: Body::SevenBit,
+            smtputf8: false,
+            ret: None,
+            envid: None,
+            client: None,
+        };
+        let content = stamp(
+            &results,
+            &authentication_results(&results),
+            &envelope,
+            &Bytes::new(),
+            SystemTime::UNIX_EPOCH,
+        );
+        let content = content.to_bytes();
+        for line in String::from_utf8_lossy(&content).lines() {
+            assert!(line.len() <= 998, "{} octets: {line}", line.len());
+        }
     }
 
     #[test]
