@@ -2,9 +2,10 @@
 //!
 //! [`Gate::admit`] is asked once a connection and answers at once; the [`Ticket`] it gives counts
 //! until it is dropped. Knows no clock and no socket. Its memory is bounded: it remembers whoever is
-//! connected, and at most [`REMEMBERED`] more who were here within the last minute.
+//! connected, and at most [`REMEMBERED`] who were here within the last minute.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -31,8 +32,8 @@ pub struct Limits {
     pub per_address: u32,
     /// Connections at once from one network: /24 of IPv4, /64 of IPv6.
     pub per_network: u32,
-    /// New connections in a minute from one address. Who was quiet for a minute may open as many at
-    /// once.
+    /// New connections in a minute from one address of IPv4 or one /64 of IPv6. Who was quiet for a
+    /// minute may open as many at once.
     pub connections_per_minute: u32,
     /// Networks for which only the limit in all holds.
     pub exempt: Vec<IpNet>,
@@ -90,8 +91,7 @@ pub(super) fn name(reason: TurnedAway) -> &'static str {
     }
 }
 
-/// How many addresses are remembered that have no connection now. Who is forgotten too early gets a
-/// fresh allowance, nothing worse.
+/// How many allowances are remembered. Who is forgotten too early gets a fresh one, nothing worse.
 const REMEMBERED: usize = 65_536;
 
 /// Who may come in. One for all listeners.
@@ -104,19 +104,20 @@ pub(super) struct Gate {
 struct State {
     limits: Limits,
     open: u32,
-    clients: HashMap<IpAddr, Client>,
+    /// Only addresses with open connections.
+    addresses: HashMap<IpAddr, u32>,
     /// Only networks with open connections.
     networks: HashMap<IpNet, u32>,
-    /// At how many clients those are forgotten that need no remembering.
+    allowances: HashMap<IpNet, Allowance>,
+    /// At how many allowances those are forgotten that need no remembering.
     sweep_at: usize,
 }
 
-/// A token bucket and a count.
+/// A token bucket.
 #[derive(Debug)]
-struct Client {
-    open: u32,
+struct Allowance {
     /// How many connections may be opened now.
-    allowance: f64,
+    left: f64,
     as_of: Instant,
 }
 
@@ -125,8 +126,9 @@ impl Gate {
         let state = State {
             limits,
             open: 0,
-            clients: HashMap::new(),
+            addresses: HashMap::new(),
             networks: HashMap::new(),
+            allowances: HashMap::new(),
             sweep_at: SWEEP_FROM,
         };
         Gate {
@@ -199,71 +201,80 @@ impl Drop for Ticket {
 
 impl State {
     fn claim(&mut self, ip: IpAddr, now: Instant) -> Result<(), TurnedAway> {
-        self.sweep_if_due(now);
         let network = network(ip);
-        let in_network = self.networks.get(&network).copied().unwrap_or(0);
-        let per_minute = f64::from(self.limits.connections_per_minute);
-        let client = self.clients.entry(ip).or_insert(Client {
-            open: 0,
-            allowance: per_minute,
-            as_of: now,
-        });
-        if client.open >= self.limits.per_address {
+        if self.addresses.get(&ip).copied().unwrap_or(0) >= self.limits.per_address {
             return Err(TurnedAway::TooManyFromAddress);
         }
-        if in_network >= self.limits.per_network {
+        if self.networks.get(&network).copied().unwrap_or(0) >= self.limits.per_network {
             return Err(TurnedAway::TooManyFromNetwork);
         }
-        let allowance = client.allowance_at(now, per_minute);
-        if allowance < 1.0 {
+        self.sweep_if_due(now);
+        let full = f64::from(self.limits.connections_per_minute);
+        let allowance = self.allowances.entry(customer(ip)).or_insert(Allowance {
+            left: full,
+            as_of: now,
+        });
+        let left = allowance.at(now, full);
+        if left < 1.0 {
             return Err(TurnedAway::TooFast);
         }
-        client.allowance = allowance - 1.0;
-        client.as_of = now;
-        client.open += 1;
-        self.networks.insert(network, in_network + 1);
+        *allowance = Allowance {
+            left: left - 1.0,
+            as_of: now,
+        };
+        *self.addresses.entry(ip).or_default() += 1;
+        *self.networks.entry(network).or_default() += 1;
         Ok(())
     }
 
     fn release(&mut self, ip: IpAddr) {
-        if let Some(client) = self.clients.get_mut(&ip) {
-            client.open = client.open.saturating_sub(1);
-        }
-        let network = network(ip);
-        match self.networks.get_mut(&network) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                self.networks.remove(&network);
-            }
-        }
+        leave(&mut self.addresses, &ip);
+        leave(&mut self.networks, &network(ip));
     }
 
-    /// Forgets who is gone and rested. Where that is not enough, because too many come from too many
-    /// addresses, forgets all who are gone. Costs a walk through the table, but only after the table
-    /// has grown by half or more.
+    /// Forgets allowances that are full again. Where that is not enough, because too many come from
+    /// too many addresses, forgets all. Costs a walk through the table, but only after the table has
+    /// grown by half or more.
     fn sweep_if_due(&mut self, now: Instant) {
-        if self.clients.len() < self.sweep_at {
+        if self.allowances.len() < self.sweep_at {
             return;
         }
         let full = f64::from(self.limits.connections_per_minute);
-        self.clients
-            .retain(|_, client| client.open > 0 || client.allowance_at(now, full) < full);
-        let connected = self.open as usize;
-        if self.clients.len() > connected + REMEMBERED / 2 {
-            self.clients.retain(|_, client| client.open > 0);
+        self.allowances.retain(|_, kept| kept.at(now, full) < full);
+        if self.allowances.len() > REMEMBERED / 2 {
+            self.allowances.clear();
         }
-        self.sweep_at = (self.clients.len() * 2).clamp(SWEEP_FROM, connected + REMEMBERED);
+        self.sweep_at = (self.allowances.len() * 2).clamp(SWEEP_FROM, REMEMBERED);
     }
 }
 
-/// Below this many clients nothing is worth forgetting.
+/// Below this many allowances none is worth forgetting.
 const SWEEP_FROM: usize = 1024;
 
-impl Client {
+/// One fewer for the key, which is forgotten with the last.
+fn leave<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
+    match counts.get_mut(key) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Allowance {
     /// `full` is both what fills up in a minute and what there can be at most.
-    fn allowance_at(&self, now: Instant, full: f64) -> f64 {
+    fn at(&self, now: Instant, full: f64) -> f64 {
         let minutes = now.saturating_duration_since(self.as_of).as_secs_f64() / 60.0;
-        (self.allowance + minutes * full).min(full)
+        (self.left + minutes * full).min(full)
+    }
+}
+
+/// Whose connections share an allowance: an IPv4 address, or a /64, in which a client has as many
+/// addresses as it likes.
+fn customer(ip: IpAddr) -> IpNet {
+    match ip {
+        IpAddr::V4(_) => ip.into(),
+        IpAddr::V6(_) => network(ip),
     }
 }
 
@@ -340,6 +351,27 @@ mod tests {
     }
 
     #[test]
+    fn another_address_of_the_same_64_has_no_allowance_of_its_own() {
+        let limits = Limits {
+            connections_per_minute: 2,
+            ..Limits::default()
+        };
+        let gate = gate(limits);
+        let now = Instant::now();
+        for (client, want) in [
+            ("2001:db8::1", None),
+            ("2001:db8::2", None),
+            ("2001:db8::3", Some(TurnedAway::TooFast)),
+            ("2001:db8:0:1::1", None),
+            ("192.0.2.1", None),
+            ("192.0.2.1", None),
+            ("192.0.2.2", None),
+        ] {
+            assert_eq!(gate.admit(ip(client), now).err(), want, "{client}");
+        }
+    }
+
+    #[test]
     fn the_allowance_fills_up_in_a_minute() {
         let limits = Limits {
             connections_per_minute: 6,
@@ -402,17 +434,17 @@ mod tests {
                 0x2001_0db8 << 96 | u128::from(n) << 64,
             ));
             drop(gate.admit(stranger, start));
-            assert!(gate.state().clients.len() <= REMEMBERED + 1);
+            assert!(gate.state().allowances.len() <= REMEMBERED);
         }
-        assert_eq!(gate.state().clients[&ip("192.0.2.1")].open, 1);
+        assert_eq!(
+            gate.state().addresses,
+            HashMap::from([(ip("192.0.2.1"), 1)])
+        );
         let later = start + Duration::from_secs(61);
         gate.state().sweep_at = 0;
         drop(gate.admit(ip("192.0.2.2"), later));
-        assert_eq!(
-            gate.state().clients.len(),
-            2,
-            "rested clients are forgotten"
-        );
+        let left = gate.state().allowances.len();
+        assert_eq!(left, 1, "rested clients are forgotten");
     }
 
     #[test]
