@@ -140,6 +140,27 @@ fn the_null_sender_is_judged_by_its_helo() {
 }
 
 #[test]
+fn a_hello_that_is_no_name_has_no_record_and_harms_no_field() {
+    let gateway = site().start();
+    let mut client = Client::connect(gateway.site.proxied);
+    client.send(format!("PROXY TCP4 {STRANGER} 192.0.2.25 40000 25\r\n").as_bytes());
+    client.reply();
+    client.expect("EHLO a\\\"(b;dmarc=pass", "250");
+    let message = mail("boss@forwarder.example", "hello");
+    let reply = client.deliver("", "user@gate.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    let results = results(&gateway);
+    assert!(results.contains("spf=none"), "{results}");
+    assert!(!results.contains(";dmarc=pass;"), "{results}");
+    let got = gateway.site.mailbox("user").first();
+    assert_eq!(field(&got, "Authentication-Results").len(), 1, "{got}");
+    assert!(
+        field(&got, "Received")[0].contains("from a???b?dmarc?pass ("),
+        "{got}"
+    );
+}
+
+#[test]
 fn postmaster_is_reached_in_spite_of_an_spf_fail() {
     let gateway = site().start();
     let mut client = sender(&gateway, STRANGER, "a@spf.example");
