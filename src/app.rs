@@ -14,7 +14,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use anyhow::bail;
+use anyhow::anyhow;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
@@ -170,30 +170,32 @@ impl Gateway {
 
         events::started(self.config.hostname.as_str(), &self.config.data_dir);
         readiness::ready();
-        let ended_early = loop {
+        let lost = loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop => break None,
                     Told::Reload => self.reload(&reloads).await,
                 },
-                _ = intake.join_next() => {
+                ended = intake.join_next() => {
                     events::part_ended("accept");
-                    break Some("accept");
+                    break Some(match ended {
+                        Some(Ok(Err(error))) => error.into(),
+                        _ => anyhow!("no more connections are taken"),
+                    });
                 }
                 _ = outlet.join_next() => {
                     events::part_ended("scheduler");
-                    break Some("scheduler");
+                    break Some(anyhow!("nothing is delivered any more"));
                 }
             }
         };
         readiness::stopping();
         self.health.trouble("draining", "the gateway is going down");
         no_more_mail.cancel();
-        if let Some(Ok(drained)) = intake.join_next().await {
-            let drained = drained?;
-            if drained.aborted > 0 {
-                events::cut_off(drained.aborted);
-            }
+        if let Some(Ok(Ok(drained))) = intake.join_next().await
+            && drained.aborted > 0
+        {
+            events::cut_off(drained.aborted);
         }
         no_more_attempts.cancel();
         outlet.join_next().await;
@@ -201,11 +203,8 @@ impl Gateway {
         self.spool.close().await;
         beside.shutdown().await;
         events::stopped();
-        match ended_early {
-            // So that whoever watches over us begins anew.
-            Some(part) => bail!("{part} ended before its time"),
-            None => Ok(()),
-        }
+        // An error, so that the service manager starts us again.
+        lost.map_or(Ok(()), Err)
     }
 
     fn scheduler(&self) -> Scheduler {

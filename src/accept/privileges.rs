@@ -42,7 +42,8 @@ pub enum Error {
 }
 
 /// Becomes `user` for good, with its groups, and makes sure that there is no way back. Does nothing
-/// where the process is not root. To be called while there is one thread.
+/// where the process is not root. To be called before there is a runtime; what threads there are (the
+/// log's) change with us, as POSIX wants it of setuid(2).
 pub fn drop_to(user: &str) -> Result<(), Error> {
     if !geteuid().is_root() {
         return Ok(());
