@@ -31,6 +31,7 @@ use crate::pipeline::Case;
 use crate::pipeline::Client;
 use crate::pipeline::Pipeline;
 use crate::smtp::command::Hello;
+use crate::smtp::data::Fault;
 use crate::smtp::data::Limits;
 use crate::smtp::data::Progress;
 use crate::smtp::data::Receiver;
@@ -467,7 +468,9 @@ impl<'a> Session<'a> {
                 Step::ReceiveData(reply) => {
                     self.say(&reply);
                     self.flush().await?;
-                    self.receive_data().await?
+                    let fault = self.receive_data().await?;
+                    self.log_fault(fault);
+                    self.server.data_received(fault)
                 }
                 Step::RefuseData(reply) => {
                     self.say(&reply);
@@ -486,6 +489,7 @@ impl<'a> Session<'a> {
                         .incoming
                         .as_ref()
                         .and_then(|incoming| incoming.receiver.fault());
+                    self.log_fault(fault);
                     self.server.chunk_received(size, chunk, fault)
                 }
                 Step::SkipChunk { size, reply } => {
@@ -505,7 +509,8 @@ impl<'a> Session<'a> {
         })
     }
 
-    async fn receive_data(&mut self) -> Result<Step, Ended> {
+    /// Reads the message after DATA to its end, or to where its end was lost.
+    async fn receive_data(&mut self) -> Result<Option<Fault>, Ended> {
         let mut incoming = self.begin_message();
         loop {
             let deadline = incoming
@@ -524,7 +529,7 @@ impl<'a> Session<'a> {
             if matches!(progress, Progress::End { .. }) {
                 let fault = incoming.receiver.fault();
                 self.incoming = Some(incoming);
-                return Ok(self.server.data_received(fault));
+                return Ok(fault);
             }
         }
     }
@@ -569,6 +574,21 @@ impl<'a> Session<'a> {
             read.await?;
         }
         Ok(())
+    }
+
+    /// A message that is refused for its form is refused like any other.
+    fn log_fault(&self, fault: Option<Fault>) {
+        let (Some(fault), Some(transaction)) = (fault, self.server.transaction()) else {
+            return;
+        };
+        events::refused(
+            self.id(),
+            self.connection.peer.ip(),
+            "data",
+            &transaction.mail.from,
+            &transaction.recipients.len(),
+            &self.server.reply_to(fault),
+        );
     }
 
     fn begin_message(&self) -> Incoming<'a> {

@@ -317,7 +317,7 @@ impl Server {
         match fault {
             None => self.ask_message(),
             // What follows may be meant as commands by somebody who ends lines otherwise.
-            Some(Fault::BareNewline) => Step::Close(Reply::BARE_NEWLINE_IN_DATA),
+            Some(fault @ Fault::BareNewline) => Step::Close(self.reply_to(fault)),
             Some(fault) => self.drop_message(fault),
         }
     }
@@ -356,12 +356,17 @@ impl Server {
 
     fn drop_message(&mut self, fault: Fault) -> Step {
         self.transaction = None;
-        let reply = match fault {
+        let reply = self.reply_to(fault);
+        self.say(reply)
+    }
+
+    /// What is said of a message with this fault.
+    pub fn reply_to(&self, fault: Fault) -> Reply {
+        match fault {
             Fault::BareNewline => Reply::BARE_NEWLINE_IN_DATA,
             Fault::TooLarge => Reply::too_large(self.rules.size),
             Fault::LineTooLong => Reply::DATA_LINE_TOO_LONG,
-        };
-        self.say(reply)
+        }
     }
 
     /// The message is stored, or it is refused.

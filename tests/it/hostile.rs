@@ -56,6 +56,8 @@ fn a_message_over_the_limit_is_read_to_its_end_and_refused() {
     client.send(mail("a@client.example", "large").as_bytes());
     client.send(line.repeat(2000).as_bytes());
     client.expect(".", "552 5.3.4");
+    let event = gateway.process.wait_for("refused");
+    assert!(event["reply"].to_string().contains("552 5.3.4"), "{event}");
     // What was read was not taken for commands, so the session goes on.
     client.expect("NOOP", "250");
     client.expect("MAIL FROM:<a@client.example> SIZE=70000", "552 5.3.4");
