@@ -292,6 +292,9 @@ pub async fn serve(
     );
 }
 
+/// Octets of replies that may wait for the end of a group of commands (RFC 2920 §3.2).
+const MOST_OUTPUT: usize = 16 * 1024;
+
 /// How long a client may take to read the last reply.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -402,6 +405,9 @@ impl<'a> Session<'a> {
         // Commands between the chunks of a message give it no more time: it holds memory.
         if let Some(incoming) = &self.incoming {
             deadline = deadline.min(incoming.deadline);
+        }
+        if self.stream.output().len() > MOST_OUTPUT {
+            self.flush().await?;
         }
         loop {
             match line::first(self.stream.input()) {
