@@ -1,9 +1,12 @@
 //! One connection from greeting to goodbye. It only carries: read a line, take a step, do it.
 //!
 //! What to do next is the protocol's to say ([`crate::smtp::server`]), what is allowed is the
-//! pipeline's. Here are the stream, its deadlines, and the message while it comes in.
+//! pipeline's. Here are the stream, its deadlines (`stream`), and the message while it comes in
+//! (`incoming`).
 
 mod budget;
+mod config;
+mod incoming;
 mod stream;
 
 use std::net::SocketAddr;
@@ -13,7 +16,6 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use bytesize::ByteSize;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -31,10 +33,6 @@ use crate::pipeline::Case;
 use crate::pipeline::Client;
 use crate::pipeline::Pipeline;
 use crate::smtp::command::Hello;
-use crate::smtp::data::Fault;
-use crate::smtp::data::Limits;
-use crate::smtp::data::Progress;
-use crate::smtp::data::Receiver;
 use crate::smtp::line;
 use crate::smtp::line::Line;
 use crate::smtp::reply::Refusal;
@@ -51,104 +49,11 @@ use crate::spool::Spool;
 use crate::telemetry::events;
 use crate::tls;
 
+pub use self::config::Config;
+
 use self::budget::Budget;
-use self::budget::Share;
+use self::incoming::Incoming;
 use self::stream::Stream;
-
-/// `[session]`: what one connection may do, and how long it may take.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The largest message.
-    pub size: ByteSize,
-    /// The longest line in a message. RFC 5321 §4.5.3.1.6 allows 1000 octets; many senders do not.
-    pub line: ByteSize,
-    /// Recipients of a message.
-    pub recipients: usize,
-    /// Messages in a session.
-    pub transactions: u32,
-    /// How often a client may be told no before it is hung up on.
-    pub errors: u32,
-    /// What all messages on their way in may hold in memory; who comes on top is told to try again.
-    pub memory: ByteSize,
-    /// How long a client must be silent before it is greeted; one that talks first gets 554. Within
-    /// 0s only what has come already is seen.
-    #[serde(with = "humantime_serde")]
-    pub greeting_delay: Duration,
-    /// How long we wait for a command (RFC 5321 §4.5.3.2.7).
-    #[serde(with = "humantime_serde")]
-    pub command_timeout: Duration,
-    /// How long we wait for the next piece of a message (RFC 5321 §4.5.3.2.5).
-    #[serde(with = "humantime_serde")]
-    pub data_timeout: Duration,
-    /// How long a whole message may take.
-    #[serde(with = "humantime_serde")]
-    pub message_timeout: Duration,
-    /// How long a client may take to read a reply.
-    #[serde(with = "humantime_serde")]
-    pub reply_timeout: Duration,
-    /// How long a TLS handshake may take.
-    #[serde(with = "humantime_serde")]
-    pub handshake_timeout: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            size: ByteSize::mib(50),
-            line: ByteSize::kib(64),
-            recipients: 1000,
-            transactions: 1000,
-            errors: 20,
-            memory: ByteSize::gib(1),
-            greeting_delay: Duration::ZERO,
-            command_timeout: Duration::from_secs(5 * 60),
-            data_timeout: Duration::from_secs(3 * 60),
-            message_timeout: Duration::from_secs(3600),
-            reply_timeout: Duration::from_secs(60),
-            handshake_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
-impl Config {
-    /// What is wrong with the values: key, and what would be right.
-    pub fn faults(&self) -> Vec<(String, String)> {
-        let mut faults = Vec::new();
-        let mut fault = |key: &str, right: &str| faults.push((key.to_owned(), right.to_owned()));
-        if self.recipients < 100 {
-            fault(
-                "recipients",
-                "must be 100 at least (RFC 5321 section 4.5.3.1.8)",
-            );
-        }
-        if self.size < ByteSize::kib(64) {
-            fault(
-                "size",
-                "must be 64KiB at least (RFC 5321 section 4.5.3.1.7)",
-            );
-        }
-        if self.line < ByteSize::b(1000) {
-            fault(
-                "line",
-                "must be 1000B at least (RFC 5321 section 4.5.3.1.6)",
-            );
-        }
-        if self.memory < self.size {
-            fault(
-                "memory",
-                "must be as large as size, or no message of that size could come in",
-            );
-        }
-        if self.transactions == 0 {
-            fault(
-                "transactions",
-                "must be 1 at least, or no mail could come in",
-            );
-        }
-        faults
-    }
-}
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -346,14 +251,6 @@ struct Session<'a> {
     stored: u32,
 }
 
-/// A message of which not all has come.
-struct Incoming<'a> {
-    receiver: Receiver,
-    octets: Vec<u8>,
-    share: Share<'a>,
-    deadline: Instant,
-}
-
 impl<'a> Session<'a> {
     async fn run(&mut self, stop: &CancellationToken) -> Ended {
         match self.greet().await {
@@ -515,102 +412,6 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Reads the message after DATA to its end, or to where its end was lost.
-    async fn receive_data(&mut self) -> Result<Option<Fault>, Ended> {
-        let mut incoming = self.begin_message();
-        loop {
-            let deadline = incoming
-                .deadline
-                .min(self.deadline(self.shared.config.data_timeout));
-            let mut progress = Progress::More;
-            let read = self.stream.receive(deadline, |input| {
-                progress = incoming.receiver.dotted(input, &mut incoming.octets);
-                incoming.keep_to_budget();
-                match progress {
-                    Progress::More => input.len(),
-                    Progress::End { taken } => taken,
-                }
-            });
-            read.await?;
-            if matches!(progress, Progress::End { .. }) {
-                let fault = incoming.receiver.fault();
-                self.incoming = Some(incoming);
-                return Ok(fault);
-            }
-        }
-    }
-
-    async fn receive_chunk(&mut self, size: u64) -> Result<(), Ended> {
-        let mut incoming = match self.incoming.take() {
-            Some(incoming) => incoming,
-            None => self.begin_message(),
-        };
-        let mut rest = size;
-        while rest > 0 {
-            let deadline = incoming
-                .deadline
-                .min(self.deadline(self.shared.config.data_timeout));
-            self.flush().await?;
-            let read = self.stream.receive(deadline, |input| {
-                let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-                incoming
-                    .receiver
-                    .chunk(&input[..taken], &mut incoming.octets);
-                incoming.keep_to_budget();
-                rest -= taken as u64;
-                taken
-            });
-            read.await?;
-        }
-        self.incoming = Some(incoming);
-        Ok(())
-    }
-
-    async fn skip(&mut self, size: u64) -> Result<(), Ended> {
-        let all = self.deadline(self.shared.config.message_timeout);
-        let mut rest = size;
-        while rest > 0 {
-            let deadline = all.min(self.deadline(self.shared.config.data_timeout));
-            self.flush().await?;
-            let read = self.stream.receive(deadline, |input| {
-                let taken = input.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-                rest -= taken as u64;
-                taken
-            });
-            read.await?;
-        }
-        Ok(())
-    }
-
-    /// A message that is refused for its form is refused like any other.
-    fn log_fault(&self, fault: Option<Fault>) {
-        let (Some(fault), Some(transaction)) = (fault, self.server.transaction()) else {
-            return;
-        };
-        events::refused(
-            self.id(),
-            self.connection.peer.ip(),
-            "data",
-            &transaction.mail.from,
-            &transaction.recipients.len(),
-            &self.server.reply_to(fault),
-        );
-    }
-
-    fn begin_message(&self) -> Incoming<'a> {
-        let config = &self.shared.config;
-        let limits = Limits {
-            size: config.size.as_u64(),
-            line: usize::try_from(config.line.as_u64()).unwrap_or(usize::MAX),
-        };
-        Incoming {
-            receiver: Receiver::new(limits),
-            octets: Vec::new(),
-            share: self.shared.budget.share(),
-            deadline: self.deadline(config.message_timeout),
-        }
-    }
-
     async fn ask_recipient(&mut self, to: &ForwardPath) -> Result<Address, Refusal> {
         let client = self.client();
         let id = self.id();
@@ -739,14 +540,5 @@ impl<'a> Session<'a> {
 
     fn deadline(&self, timeout: Duration) -> Instant {
         Instant::now() + timeout
-    }
-}
-
-impl Incoming<'_> {
-    /// Gives all memory back when there is no more to be had; the rest of the message is dropped.
-    fn keep_to_budget(&mut self) {
-        if !self.share.covers(self.octets.len()) {
-            self.octets = Vec::new();
-        }
     }
 }
