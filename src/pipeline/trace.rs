@@ -96,9 +96,9 @@ fn to_remove(message: &[u8], hostname: &Domain) -> Vec<Range<usize>> {
             || field.is("Authentication-Results") && is_in_our_name(field.value, hostname)
             || field.is("Received-SPF") && mentions(field.value, hostname)
     });
-    let mut ranges = vec![0..headers::indented(message)];
-    ranges.extend(fields.map(|field| field.range));
-    ranges
+    std::iter::once(0..headers::indented(message))
+        .chain(fields.map(|field| field.range))
+        .collect()
 }
 
 /// Whether the name stands anywhere in the value.
