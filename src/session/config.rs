@@ -42,6 +42,9 @@ pub struct Config {
     pub handshake_timeout: Duration,
 }
 
+/// What the spool takes, less what we write in front of a message.
+const LARGEST: ByteSize = ByteSize(u32::MAX as u64 - 1024 * 1024);
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -90,6 +93,26 @@ impl Config {
                 "must be as large as size, or no message of that size could come in",
             );
         }
+        if self.size > LARGEST {
+            fault(
+                "size",
+                "must be below 4GiB, which is as much as the spool takes",
+            );
+        }
+        for (key, timeout) in [
+            ("command_timeout", self.command_timeout),
+            ("data_timeout", self.data_timeout),
+            ("message_timeout", self.message_timeout),
+            ("reply_timeout", self.reply_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+        ] {
+            if timeout.is_zero() {
+                fault(
+                    key,
+                    "no client answers in no time; write a duration, as in \"1min\"",
+                );
+            }
+        }
         if self.transactions == 0 {
             fault(
                 "transactions",
@@ -97,5 +120,24 @@ impl Config {
             );
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_with_which_no_mail_could_come_in_are_faults() {
+        assert_eq!(Config::default().faults(), []);
+        let config = Config {
+            size: ByteSize::gib(4),
+            memory: ByteSize::gib(4),
+            data_timeout: Duration::ZERO,
+            transactions: 0,
+            ..Config::default()
+        };
+        let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["size", "data_timeout", "transactions"]);
     }
 }
