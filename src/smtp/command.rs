@@ -160,7 +160,8 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
             ("BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(bad()),
             // RFC 4954 §5: without authentication the identity means nothing to us.
             ("AUTH", Some(_)) => {}
-            _ => return Err(Reply::unknown_parameter(&name)),
+            _ if is_keyword(&name) => return Err(Reply::unknown_parameter(&name)),
+            _ => return Err(Reply::MAIL_SYNTAX),
         }
     }
     if !mail.smtputf8 && mail.from.address().is_some_and(|from| !from.is_ascii()) {
@@ -184,7 +185,8 @@ fn rcpt(argument: &str) -> Result<Rcpt, Reply> {
             // RFC 3461 §4.2: type;address, 500 octets at most.
             ("ORCPT", Some(value)) if is_orcpt(value) => rcpt.orcpt = Some(value.to_owned()),
             ("ORCPT", _) => return Err(bad()),
-            _ => return Err(Reply::unknown_parameter(&name)),
+            _ if is_keyword(&name) => return Err(Reply::unknown_parameter(&name)),
+            _ => return Err(Reply::RCPT_SYNTAX),
         }
     }
     Ok(rcpt)
@@ -239,6 +241,11 @@ fn split(parameter: &str) -> (String, Option<&str>) {
         Some((name, value)) => (name.to_ascii_uppercase(), Some(value)),
         None => (parameter.to_ascii_uppercase(), None),
     }
+}
+
+/// RFC 5321 §4.1.2: esmtp-keyword. Nothing else may be repeated in a reply (RFC 6531 §3.7.4.2).
+fn is_keyword(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// RFC 1870 §4: up to twenty digits. What does not fit is larger than any limit of ours.
@@ -336,6 +343,8 @@ mod tests {
             ("MAIL FROM <a@b.example>", Err(501)),
             ("MAIL", Err(501)),
             ("MAIL FROM:<a@b.example> FOO=1", Err(555)),
+            ("MAIL FROM:<a@b.example> ü=1", Err(501)),
+            ("MAIL FROM:<a@b.example> =1", Err(501)),
             ("MAIL FROM:<a@b.example> BODY=BINARYMIME", Err(501)),
             ("MAIL FROM:<a@b.example> SIZE=x", Err(501)),
             ("MAIL FROM:<a@b.example> SMTPUTF8=1", Err(501)),
