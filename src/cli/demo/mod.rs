@@ -10,6 +10,7 @@ mod scenes;
 mod zone;
 
 use std::fs::File;
+use std::io;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -24,6 +25,8 @@ use std::time::Instant;
 use anyhow::Context;
 use anyhow::bail;
 use clap::Args;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 
 use crate::cli::Status;
 use crate::cli::chain;
@@ -88,8 +91,17 @@ fn play(arguments: &Arguments) -> anyhow::Result<()> {
     }
     narrator::says(&by_hand_text(by_hand, &directory.path));
     runtime
-        .block_on(tokio::signal::ctrl_c())
+        .block_on(told_to_end())
         .context("cannot wait for Ctrl-C")
+}
+
+/// SIGTERM ends the demo like Ctrl-C, so that the gateway does not outlive it.
+async fn told_to_end() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended,
+        _ = terminate.recv() => Ok(()),
+    }
 }
 
 fn by_hand_text(gateway: SocketAddr, directory: &Path) -> String {
