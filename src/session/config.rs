@@ -113,6 +113,9 @@ impl Config {
                 );
             }
         }
+        if self.errors == 0 {
+            fault("errors", "must be 1 at least, or no mail could come in");
+        }
         if self.transactions == 0 {
             fault(
                 "transactions",
@@ -134,10 +137,11 @@ mod tests {
             size: ByteSize::gib(4),
             memory: ByteSize::gib(4),
             data_timeout: Duration::ZERO,
+            errors: 0,
             transactions: 0,
             ..Config::default()
         };
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["size", "data_timeout", "transactions"]);
+        assert_eq!(keys, ["size", "data_timeout", "errors", "transactions"]);
     }
 }

@@ -142,6 +142,10 @@ impl Server {
 
     /// A line has come, without its CRLF.
     pub fn command(&mut self, line: &[u8]) -> Step {
+        // Not in place of the last refusal: a 5xx there must not become a 4xx.
+        if self.errors >= self.rules.errors {
+            return Step::Close(Reply::TOO_MANY_ERRORS);
+        }
         match command::parse(line) {
             Ok(command) => self.take(command),
             // RFC 3030 §2: octets follow whatever we say, and how many is not known.
@@ -307,8 +311,10 @@ impl Server {
         let within_bdat = chunked.map(|_| Reply::DATA_WITHIN_BDAT); // RFC 3030 §2
         match self.not_ready_for_data().or(within_bdat) {
             None => Step::ReceiveData(Reply::SEND_DATA),
-            Some(_) if self.count_error() => Step::Close(Reply::TOO_MANY_ERRORS),
-            Some(reply) => Step::RefuseData(reply),
+            Some(reply) => {
+                self.errors += 1;
+                Step::RefuseData(reply)
+            }
         }
     }
 
@@ -324,9 +330,7 @@ impl Server {
 
     fn bdat(&mut self, size: u64, chunk: Chunk) -> Step {
         if let Some(reply) = self.not_ready_for_data() {
-            if self.count_error() {
-                return Step::Close(Reply::TOO_MANY_ERRORS);
-            }
+            self.errors += 1;
             // The octets come whatever we say (RFC 3030 §2); more than a message's worth we do not read.
             return if size > self.rules.size {
                 Step::Close(reply)
@@ -385,17 +389,12 @@ impl Server {
         self.pending = None;
     }
 
-    /// Says it, or hangs up where it is one no too many.
+    /// Says it, and counts it where it is a no.
     fn say(&mut self, reply: Reply) -> Step {
-        if reply.is_refusal() && self.count_error() {
-            return Step::Close(Reply::TOO_MANY_ERRORS);
+        if reply.is_refusal() {
+            self.errors += 1;
         }
         Step::Reply(reply)
-    }
-
-    fn count_error(&mut self) -> bool {
-        self.errors += 1;
-        self.errors > self.rules.errors
     }
 }
 
@@ -532,6 +531,25 @@ mod tests {
             "MAIL FROM:<>",
         ];
         assert_eq!(codes(&mut server(), &mail), [250, 250, 250, 250, 250, 421]);
+    }
+
+    #[test]
+    fn the_last_refusal_is_said_as_it_is() {
+        let mut server = server();
+        let lines = [
+            "EHLO c.example",
+            "X",
+            "X",
+            "MAIL FROM:<>",
+            "RCPT TO:<a@b.example>",
+        ];
+        codes(&mut server, &lines);
+        codes(&mut server, &["DATA"]);
+        server.data_received(None);
+        let refusal = Refusal::dmarc_reject("a.example");
+        let step = server.message_answered(Err(refusal.clone()));
+        assert_eq!(step, Step::Reply(refusal.into_reply()));
+        assert_eq!(codes(&mut server, &["QUIT"]), [421]);
     }
 
     #[test]
