@@ -377,7 +377,11 @@ impl Server {
     pub fn message_answered(&mut self, answer: Result<SpoolId, Refusal>) -> Step {
         match answer {
             Ok(id) => self.say(Reply::stored(id)),
-            Err(refusal) => self.say(refusal.into_reply()),
+            Err(refusal) => match refusal.into_reply() {
+                // Our trouble, or the DNS's, for which the client can do nothing.
+                reply if reply.code < 500 => Step::Reply(reply),
+                reply => self.say(reply),
+            },
         }
     }
 
@@ -550,6 +554,25 @@ mod tests {
         let step = server.message_answered(Err(refusal.clone()));
         assert_eq!(step, Step::Reply(refusal.into_reply()));
         assert_eq!(codes(&mut server, &["QUIT"]), [421]);
+    }
+
+    #[test]
+    fn a_message_that_we_cannot_take_now_is_no_error_of_the_client() {
+        let rules = Rules {
+            errors: 1,
+            ..Rules::clone(&server().rules)
+        };
+        let mut server = Server::new(Arc::new(rules), Tls::Offered);
+        let lines = [
+            "EHLO c.example",
+            "MAIL FROM:<>",
+            "RCPT TO:<a@b.example>",
+            "DATA",
+        ];
+        codes(&mut server, &lines);
+        server.data_received(None);
+        server.message_answered(Err(Refusal::no_space()));
+        assert_eq!(codes(&mut server, &["MAIL FROM:<>"]), [250]);
     }
 
     #[test]
