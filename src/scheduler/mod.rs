@@ -1,7 +1,7 @@
 //! What is tried next and when.
 //!
 //! A message that was stored just now is handed over in memory and tried at once; its recipients are
-//! spread over lanes, one a destination ([`lanes`]), and each lane goes its own way. What is put off
+//! spread over lanes, one a destination (`lanes`), and each lane goes its own way. What is put off
 //! waits here as an id and a time (at most 100 octets), and is read from the spool when it is due.
 //! A destination that cannot be reached pauses its lane as a whole.
 //!

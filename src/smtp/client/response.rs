@@ -145,7 +145,7 @@ impl Response {
     }
 }
 
-/// One line, at most [`SHOWN`] octets of text: `550 5.1.1 no such user`; what we found ourselves is
+/// One line, at most 512 octets of text: `550 5.1.1 no such user`; what we found ourselves is
 /// written as a sentence, `cannot connect (4.4.1)`, so that nobody takes it for the server's words.
 impl fmt::Display for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -366,7 +366,7 @@ impl Transaction {
     }
 }
 
-/// Whether a refused RCPT is one too many and not a wrong one: RFC 821 had 552 for that, and a client
+/// Whether a refused RCPT is one too many and not a wrong one: 552 once stood for that, and a client
 /// is to take it for 452. A mailbox that is full says so by its enhanced code.
 fn is_too_many(rcpt: &Response) -> bool {
     rcpt.code == 552 && matches!(rcpt.enhanced, None | Some((5, 5, 3))) // RFC 5321 §4.5.3.1.10
