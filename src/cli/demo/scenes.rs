@@ -19,9 +19,24 @@ use super::narrator;
 use super::zone::Zone;
 use crate::sign::Signer;
 
-const FRIEND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-const FORWARDER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
-const STRANGER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+/// A host elsewhere that a client of the tour poses as.
+struct Client {
+    address: Ipv4Addr,
+    name: &'static str,
+}
+
+const FRIEND: Client = Client {
+    address: Ipv4Addr::new(192, 0, 2, 10),
+    name: "mail.friend.example",
+};
+const FORWARDER: Client = Client {
+    address: Ipv4Addr::new(198, 51, 100, 20),
+    name: "mail.forwarder.example",
+};
+const STRANGER: Client = Client {
+    address: Ipv4Addr::new(203, 0, 113, 66),
+    name: "mail.stranger.example",
+};
 
 /// How long a delivery may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,9 +46,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// friend.example says where its mail comes from, signs it, and asks that all else be rejected;
 /// bank.example does the same and is what others pose as; strict.example has SPF alone.
 pub(super) fn publish(zone: &mut Zone, signer: &Signer) -> anyhow::Result<()> {
-    zone.host("mail.friend.example", FRIEND)?;
-    zone.host("mail.forwarder.example", FORWARDER)?;
-    zone.host("mail.stranger.example", STRANGER)?;
+    for client in [&FRIEND, &FORWARDER, &STRANGER] {
+        zone.host(client.name, client.address)?;
+    }
     zone.txt("friend.example", "v=spf1 ip4:192.0.2.10 ip4:127.0.0.1 -all")?;
     zone.txt(signer.dns_name(), &signer.dns_record())?;
     zone.txt("_dmarc.friend.example", "v=DMARC1; p=reject")?;
@@ -67,55 +82,33 @@ impl Stage<'_> {
         narrator::title(
             "1. An honest message: SPF, DKIM and DMARC pass, and it lands in a Maildir",
         );
-        narrator::says(&format!(
-            "   {FRIEND} is the mail server of friend.example."
-        ));
+        narrator::says("   192.0.2.10 is the mail server of friend.example.");
         let message = self.signed("Lunch?")?;
-        let mut dialogue = Dialogue::open(
-            self.gateway,
-            FRIEND,
-            "mail.friend.example",
-            Extensions::Shown,
-        )?;
-        dialogue.say("MAIL FROM:<alice@friend.example>", "250")?;
-        dialogue.say("RCPT TO:<bob@gate.example>", "250 2.1.5")?;
-        dialogue.say("DATA", "354")?;
-        dialogue.send(&message, "250 2.0.0")?;
-        dialogue.say("QUIT", "221")?;
+        let dialogue = self.open(&FRIEND, Extensions::Shown)?;
+        submit(dialogue, "alice@friend.example", &message, "250 2.0.0")?;
         let delivered = self.delivered("Lunch?")?;
         ensure!(
             delivered.ends_with(&message.replace("\r\n", "\n")),
             "the message was changed on its way"
         );
         narrator::says("   In bob's Maildir now; what the gateway wrote in front of it:");
-        for line in delivered
+        let is_ours = |line: &&str| !line.starts_with("DKIM-Signature:");
+        delivered
             .lines()
-            .take_while(|line| !line.starts_with("DKIM-Signature:"))
-        {
-            narrator::quote(line);
-        }
-        for want in ["spf=pass smtp.mailfrom", "dkim=pass", "dmarc=pass"] {
-            ensure!(
-                delivered.contains(want),
-                "{want} is not in the result field"
-            );
-        }
-        Ok(())
+            .take_while(is_ours)
+            .for_each(narrator::quote);
+        results_say(
+            &delivered,
+            &["spf=pass smtp.mailfrom", "dkim=pass", "dmarc=pass"],
+        )
     }
 
     fn spf_fail(&self) -> anyhow::Result<()> {
         narrator::title(
             "2. Not from there: SPF fails, refused at RCPT TO before a byte of the message",
         );
-        narrator::says(&format!(
-            "   {STRANGER} is none of the servers of strict.example."
-        ));
-        let mut dialogue = Dialogue::open(
-            self.gateway,
-            STRANGER,
-            "mail.stranger.example",
-            Extensions::Skipped,
-        )?;
+        narrator::says("   203.0.113.66 is none of the servers of strict.example.");
+        let mut dialogue = self.open(&STRANGER, Extensions::Skipped)?;
         dialogue.say("MAIL FROM:<office@strict.example>", "250")?;
         dialogue.say("RCPT TO:<bob@gate.example>", "550 5.7.23")?;
         dialogue.say("QUIT", "221")?;
@@ -129,57 +122,39 @@ impl Stage<'_> {
         narrator::says(
             "   SPF passes for stranger.example, but the From field says bank.example (p=reject).",
         );
-        let mut dialogue = Dialogue::open(
-            self.gateway,
-            STRANGER,
-            "mail.stranger.example",
-            Extensions::Skipped,
-        )?;
-        dialogue.say("MAIL FROM:<bulk@stranger.example>", "250")?;
-        dialogue.say("RCPT TO:<bob@gate.example>", "250 2.1.5")?;
-        dialogue.say("DATA", "354")?;
         let message = letter("The Bank <service@bank.example>", "Your account");
-        let reply = dialogue.send(&message, "550 5.7.1")?;
+        let dialogue = self.open(&STRANGER, Extensions::Skipped)?;
+        let reply = submit(dialogue, "bulk@stranger.example", &message, "550 5.7.1")?;
         ensure!(
             reply.contains("bank.example"),
             "the refusal does not name the domain"
         );
-        dialogue.say("QUIT", "221")?;
         Ok(())
     }
 
     fn forwarded(&self) -> anyhow::Result<()> {
         narrator::title("4. A forward: SPF fails, but the signature holds, and DKIM rescues it");
-        narrator::says(&format!(
-            "   {FORWARDER} hands on a message of friend.example without touching it."
-        ));
+        narrator::says(
+            "   198.51.100.20 hands on a message of friend.example without touching it.",
+        );
         let message = self.signed("Fwd: the plans")?;
-        let mut dialogue = Dialogue::open(
-            self.gateway,
-            FORWARDER,
-            "mail.forwarder.example",
-            Extensions::Skipped,
-        )?;
-        dialogue.say("MAIL FROM:<alice@friend.example>", "250")?;
-        dialogue.say("RCPT TO:<bob@gate.example>", "250 2.1.5")?;
-        dialogue.say("DATA", "354")?;
-        dialogue.send(&message, "250 2.0.0")?;
-        dialogue.say("QUIT", "221")?;
+        let dialogue = self.open(&FORWARDER, Extensions::Skipped)?;
+        submit(dialogue, "alice@friend.example", &message, "250 2.0.0")?;
         let delivered = self.delivered("Fwd: the plans")?;
-        for line in delivered.lines().filter(|line| {
-            ["spf=", "dkim=", "dmarc="]
-                .iter()
-                .any(|method| line.contains(method))
-        }) {
-            narrator::quote(line.trim());
-        }
-        for want in ["spf=fail smtp.mailfrom", "dkim=pass", "dmarc=pass"] {
-            ensure!(
-                delivered.contains(want),
-                "{want} is not in the result field"
-            );
-        }
-        Ok(())
+        let is_result = |line: &&str| {
+            let methods = ["spf=", "dkim=", "dmarc="];
+            methods.iter().any(|method| line.contains(method))
+        };
+        let results = delivered.lines().filter(is_result).map(str::trim);
+        results.for_each(narrator::quote);
+        results_say(
+            &delivered,
+            &["spf=fail smtp.mailfrom", "dkim=pass", "dmarc=pass"],
+        )
+    }
+
+    fn open(&self, client: &Client, extensions: Extensions) -> anyhow::Result<Dialogue> {
+        Dialogue::open(self.gateway, client.address, client.name, extensions)
     }
 
     fn signed(&self, subject: &str) -> anyhow::Result<String> {
@@ -209,6 +184,26 @@ impl Stage<'_> {
             self.mailbox.display()
         )
     }
+}
+
+/// Sends a message to bob; the reply to it has to begin with `want`.
+fn submit(mut dialogue: Dialogue, from: &str, message: &str, want: &str) -> anyhow::Result<String> {
+    dialogue.say(&format!("MAIL FROM:<{from}>"), "250")?;
+    dialogue.say("RCPT TO:<bob@gate.example>", "250 2.1.5")?;
+    dialogue.say("DATA", "354")?;
+    let reply = dialogue.send(message, want)?;
+    dialogue.say("QUIT", "221")?;
+    Ok(reply)
+}
+
+fn results_say(delivered: &str, wants: &[&str]) -> anyhow::Result<()> {
+    for want in wants {
+        ensure!(
+            delivered.contains(want),
+            "{want} is not in the result field"
+        );
+    }
+    Ok(())
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
