@@ -71,9 +71,12 @@ fn play(arguments: &Arguments) -> anyhow::Result<()> {
     let (dns, _server) = runtime.block_on(zone.serve())?;
 
     let directory = Directory::make()?;
-    let posed = free_port(0)?;
-    let by_hand = free_port(PORT).or_else(|_| free_port(0))?;
-    let gateway = Gateway::start(&directory.path, dns, posed, by_hand)?;
+    // Between finding a port free and listening on it somebody else may take it: another demo, say.
+    let (mut posed, mut by_hand) = (free_port(0)?, free_port(PORT).or_else(|_| free_port(0))?);
+    let gateway = Gateway::start(&directory.path, dns, posed, by_hand).or_else(|_| {
+        (posed, by_hand) = (free_port(0)?, free_port(0)?);
+        Gateway::start(&directory.path, dns, posed, by_hand)
+    })?;
     narrator::says(&format!(
         "A gateway for gate.example listens on {posed}; its mail log is in {}.",
         gateway.log.display()
