@@ -94,7 +94,7 @@ impl Receiver {
                 (Place::DotCr, _) => {
                     self.fault = Some(Fault::BareNewline);
                     *message = Vec::new();
-                    return Progress::End { taken: at };
+                    return Progress::End { taken: at + 1 };
                 }
                 (Place::LineStart | Place::Dot | Place::Middle | Place::Cr, _) => {
                     let taken = self.plain(&input[at..], message);
@@ -249,6 +249,18 @@ mod tests {
         }
         let (_, fault, rest) = read(b"a\r\n.\0\r\n");
         assert_eq!((fault, rest.as_str()), (None, ""));
+    }
+
+    #[test]
+    fn an_end_is_never_found_without_taking_an_octet() {
+        let mut receiver = Receiver::new(LIMITS);
+        let mut message = Vec::new();
+        assert_eq!(receiver.dotted(b"a\r\n.\r", &mut message), Progress::More);
+        assert_eq!(
+            receiver.dotted(b"x", &mut message),
+            Progress::End { taken: 1 }
+        );
+        assert_eq!(receiver.fault(), Some(Fault::BareNewline));
     }
 
     #[test]
