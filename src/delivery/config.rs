@@ -44,6 +44,10 @@ pub struct Deadlines {
     /// The reply after the message.
     #[serde(with = "humantime_serde")]
     pub message: Duration,
+    /// All of an attempt. Ends one that gets on, but so slowly that others wait for its place; its
+    /// recipients are tried again, and may have the message already.
+    #[serde(with = "humantime_serde")]
+    pub attempt: Duration,
 }
 
 /// `[delivery.reuse]`: connections are kept for the next message. Limits are per destination.
@@ -81,6 +85,7 @@ impl Default for Deadlines {
             data: minutes(2),      // RFC 5321 §4.5.3.2.4
             block: minutes(3),     // RFC 5321 §4.5.3.2.5
             message: minutes(10),  // RFC 5321 §4.5.3.2.6
+            attempt: minutes(60),
         }
     }
 }
@@ -117,6 +122,7 @@ impl Config {
             ("data", limits.data),
             ("block", limits.block),
             ("message", limits.message),
+            ("attempt", limits.attempt),
         ] {
             if limit.is_zero() {
                 let text = "no server answers in no time; write a duration, as in \"5min\"";

@@ -20,9 +20,11 @@ mod pool;
 mod return_path;
 pub mod target;
 
+use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::dns::Dns;
@@ -58,6 +60,8 @@ pub enum Error {
 pub struct Delivery {
     hostname: Domain,
     recipients: usize,
+    /// For a whole attempt.
+    deadline: Duration,
     connector: Connector,
     pool: Pool,
 }
@@ -79,6 +83,7 @@ impl Delivery {
         Ok(Delivery {
             hostname,
             recipients: config.recipients.max(1),
+            deadline: config.deadlines.attempt,
             connector: connector.map_err(Error::Tls)?,
             pool: Pool::new(config.reuse),
         })
@@ -97,7 +102,24 @@ impl Delivery {
         which: &[usize],
         content: &Content,
     ) -> Vec<Outcome> {
-        let outcomes = match target {
+        let attempt = self.hand_over(target, envelope, which, content);
+        let outcomes = timeout(self.deadline, attempt).await.unwrap_or_else(|_| {
+            let text = "the attempt took longer than it may ([delivery.deadlines] attempt)";
+            let reason = Response::ours(451, (4, 4, 2), text);
+            vec![Outcome::unreachable(reason); which.len()]
+        });
+        debug!(%id, host = %target, ?outcomes, "attempted");
+        outcomes
+    }
+
+    async fn hand_over(
+        &self,
+        target: &Target,
+        envelope: &Envelope,
+        which: &[usize],
+        content: &Content,
+    ) -> Vec<Outcome> {
+        match target {
             Target::Maildir(mailboxes) => {
                 self.to_maildirs(mailboxes, envelope, which, content).await
             }
@@ -110,9 +132,7 @@ impl Delivery {
                 let pieces: Vec<&[u8]> = content.chunks().collect();
                 self.to_server(target, envelope, which, &pieces).await
             }
-        };
-        debug!(%id, host = %target, ?outcomes, "attempted");
-        outcomes
+        }
     }
 
     /// Asks the target whether `recipient` exists (RCPT callout with the null sender). A Maildir takes

@@ -322,6 +322,19 @@ async fn a_server_that_is_no_server_defers_within_the_deadlines() {
 }
 
 #[tokio::test]
+async fn a_server_that_gets_on_too_slowly_loses_its_attempt() {
+    let server = Server::start(&[], &[&["S 220-hi", "silence"]]).await;
+    let mut config = Config::default();
+    config.deadlines.attempt = Duration::from_millis(300);
+    let target = server.target("smtp");
+    let outcomes = attempt(&delivery(&config), &target, &["a@y.example", "b@y.example"]).await;
+    assert_eq!(outcomes.len(), 2);
+    for outcome in outcomes {
+        assert!(outcome.contains("took longer than it may"), "{outcome}");
+    }
+}
+
+#[tokio::test]
 async fn an_old_server_is_greeted_with_helo_and_reset_after_a_refusal() {
     const SCRIPT: Connection = &[
         "S 220 hi",
