@@ -60,7 +60,9 @@ pub type Ids = Arc<dyn Fn() -> SessionId + Send + Sync>;
 /// New listeners and limits, to be taken while sessions go on.
 #[derive(Debug)]
 pub struct Reload {
+    /// All listeners from now on; what is not among them is closed.
     pub listen: Vec<Listen>,
+    /// For all listeners together.
     pub limits: Limits,
     /// Told what came of it. After an error the old listeners and limits are in force.
     pub done: oneshot::Sender<Result<(), Error>>,

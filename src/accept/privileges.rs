@@ -28,20 +28,56 @@ use nix::unistd::setuid;
 /// Privileges could not be given up, so the gateway must not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The accounts of the machine could not be read.
     #[error("cannot look up the user {user}")]
-    LookUp { user: String, source: Errno },
+    LookUp {
+        /// The name that was looked for.
+        user: String,
+        /// What the system says of it.
+        source: Errno,
+    },
+    /// The machine has no account of this name.
     #[error("there is no user {user}; `useradd --system --no-create-home {user}` makes one")]
-    NoSuchUser { user: String },
+    NoSuchUser {
+        /// The name that was looked for.
+        user: String,
+    },
+    /// The account has user id 0.
     #[error("the user {user} is root; name one that may do nothing else on this machine")]
-    StillRoot { user: String },
+    StillRoot {
+        /// The name that was looked for.
+        user: String,
+    },
+    /// The system would not change the groups or the user.
     #[error("cannot become the user {user}")]
-    Become { user: String, source: Errno },
+    Become {
+        /// Whom we wanted to be.
+        user: String,
+        /// What the system says of it.
+        source: Errno,
+    },
+    /// After the change the process could be root again, or was not the user.
     #[error("became the user {user}, but could become root again")]
-    NotForGood { user: String },
+    NotForGood {
+        /// Whom we wanted to be.
+        user: String,
+    },
+    /// The data directory could not be made, read or given to the user.
     #[error("cannot make the data directory {}", .path.display())]
-    Directory { path: PathBuf, source: io::Error },
+    Directory {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system says of it.
+        source: io::Error,
+    },
+    /// It holds something and belongs to somebody else, so it may have been named by mistake.
     #[error("the data directory {} belongs to another user; `chown -R {user} {}` gives it over", .path.display(), .path.display())]
-    NotOurs { path: PathBuf, user: String },
+    NotOurs {
+        /// The data directory.
+        path: PathBuf,
+        /// To whom it would have to belong.
+        user: String,
+    },
 }
 
 /// Becomes `user` for good, with its groups, and makes sure that there is no way back. Does nothing

@@ -94,14 +94,20 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAdd
 /// A socket could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The address is in use, is not this machine's, or needs privileges.
     #[error("cannot listen on {address}{}", hint(.source, .address.port()))]
     Bind {
+        /// Where we wanted to listen.
         address: SocketAddr,
+        /// What the system says of it.
         source: io::Error,
     },
+    /// The runtime would not take the socket.
     #[error("cannot watch the socket of {address}")]
     Watch {
+        /// Where it listens.
         address: SocketAddr,
+        /// What the system says of it.
         source: io::Error,
     },
 }

@@ -43,9 +43,12 @@ const MOST_HEADER: usize = 8192;
 /// The door could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The address is in use, is not this machine's, or needs privileges.
     #[error("cannot listen on {address} for metrics and health ([admin] listen)")]
     Bind {
+        /// Where we wanted to listen.
         address: SocketAddr,
+        /// What the system says of it.
         source: io::Error,
     },
 }

@@ -37,7 +37,9 @@ impl Default for Config {
 /// Whether there is a door, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
+    /// There is none.
     Off,
+    /// One at this address, for HTTP without TLS.
     At(SocketAddr),
 }
 

@@ -16,6 +16,7 @@ use crate::config::fault::Fault;
 /// One step from a table or a list into what it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
+    /// Into a table: the entry of this name, without quotes.
     Key(String),
     /// Counted from zero in the tree; shown counted from one.
     Index(usize),

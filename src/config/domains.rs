@@ -33,7 +33,9 @@ pub struct Section {
 /// What becomes of mail for a domain: its section with the defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
+    /// Where its mail goes.
     pub target: Target,
+    /// Who is known there.
     pub recipients: Recipients,
 }
 

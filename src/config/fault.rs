@@ -21,6 +21,7 @@ pub struct Fault {
     pub column: Option<usize>,
     /// The key with its section; empty where there is none.
     pub key: String,
+    /// What is wrong and what would be right, for the operator.
     pub message: String,
 }
 
@@ -42,10 +43,20 @@ impl fmt::Display for Fault {
 pub enum Faults {
     /// The file cannot be read at all.
     #[error("cannot read the configuration {}", .path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    Unreadable {
+        /// The file that was named.
+        path: PathBuf,
+        /// What the system says of it.
+        source: io::Error,
+    },
     /// The file was read. All that is wrong with it, by line.
     #[error("{}", lines(.path, .faults))]
-    Wrong { path: PathBuf, faults: Vec<Fault> },
+    Wrong {
+        /// The file that was read.
+        path: PathBuf,
+        /// At least one, by line.
+        faults: Vec<Fault>,
+    },
 }
 
 impl Faults {

@@ -61,18 +61,31 @@ pub struct Config {
     pub listen: Vec<accept::Listen>,
     /// How many connections, and from whom.
     pub limits: accept::Limits,
+    /// `[tls]`: certificates, and how old a TLS may be.
     pub tls: tls::Config,
+    /// `[dns]`: who is asked, and for how long.
     pub dns: dns::Config,
+    /// `[spool]`: where messages are kept until they are delivered, and how much room is left free.
     pub spool: spool::Config,
+    /// `[delivery]`: how the next hop is spoken to.
     pub delivery: delivery::Config,
+    /// `[queue]`: how much is tried at once, and how often.
     pub queue: scheduler::Config,
+    /// `[session]`: the limits of one dialogue.
     pub session: session::Config,
+    /// `[directory]`: how long an answer about a recipient is believed.
     pub directory: directory::Config,
+    /// `[spf]`: what becomes of a client that SPF does not let pass.
     pub spf: pipeline::spf::Config,
+    /// `[structure]`: what becomes of a message that is not well formed.
     pub structure: pipeline::structure::Config,
+    /// `[dmarc]`: what becomes of a message that DMARC does not let pass.
     pub dmarc: pipeline::authenticity::Config,
+    /// `[verify]`: the limits of the checks.
     pub verify: verify::Config,
+    /// `[admin]`: the door for metrics and health.
     pub admin: admin::Config,
+    /// `[log]`: what is written, how and where.
     pub log: log::Config,
     /// Whom we take mail for. No default.
     pub domains: Domains,

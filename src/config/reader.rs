@@ -26,19 +26,30 @@ const MOST_FAULTS: usize = 100;
 /// What is wrong with a key or a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
+    /// The section has no such key.
     UnknownKey {
+        /// As it is written.
         key: String,
+        /// The keys that the section has.
         allowed: &'static [&'static str],
     },
+    /// The value is a word, and none of those that may stand there.
     UnknownWord {
+        /// As it is written.
         given: String,
+        /// The words that may stand there.
         allowed: &'static [&'static str],
     },
+    /// The section lacks this key, which has no default.
     MissingKey(&'static str),
+    /// The value is of another kind than the key wants.
     Wrong {
+        /// What the value is.
         given: String,
+        /// What the key wants.
         wanted: String,
     },
+    /// What a part says of the value, in its own words.
     Said(String),
 }
 

@@ -52,6 +52,7 @@ pub use target::Target;
 /// Why there can be no deliveries.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The TLS library cannot be set up, and why.
     #[error("cannot set up TLS for deliveries: {0}")]
     Tls(String),
 }

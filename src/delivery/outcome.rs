@@ -7,11 +7,22 @@ use crate::smtp::client::response::Response;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The next hop has taken responsibility.
-    Delivered { reply: Response },
+    Delivered {
+        /// What it said.
+        reply: Response,
+    },
     /// It may come off later.
-    Deferred { reason: Response, cause: Cause },
+    Deferred {
+        /// What was said, or what we found.
+        reason: Response,
+        /// Whether the message or its destination is put off.
+        cause: Cause,
+    },
     /// It will never come off.
-    Failed { reason: Response },
+    Failed {
+        /// What was said, or what we found.
+        reason: Response,
+    },
 }
 
 /// What a delivery has to wait for.
@@ -50,6 +61,7 @@ impl Outcome {
 /// What a next hop says of a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
+    /// There is such a mailbox: the next hop said 2xx to RCPT.
     Exists,
     /// There is no such mailbox (550, 551 or 553 to RCPT, and no enhanced code that says otherwise).
     Unknown(Response),

@@ -34,14 +34,18 @@ pub enum Target {
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
+    /// Whom to connect to.
     pub host: EndpointHost,
+    /// 1 to 65535.
     pub port: u16,
 }
 
 /// A host, by address or by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum EndpointHost {
+    /// It is written as an address, so there is nothing to look up.
     Address(IpAddr),
+    /// Looked up anew for each connection.
     Name(Domain),
 }
 
@@ -52,22 +56,29 @@ pub struct Mailboxes(String);
 /// Why a text is not a target, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// It begins with none of the kinds that there are.
     #[error(
         "\"{0}\" is no delivery target; write lmtp:unix:/PATH, lmtp:HOST:PORT, smtp:HOST:PORT or maildir:/PATH/{{domain}}/{{local}}"
     )]
     Kind(String),
+    /// The path does not begin with `/`; with an example of one that does.
     #[error("\"{0}\" has no absolute path; write it from the root, as in {1}")]
     RelativePath(String, &'static str),
+    /// LMTP over TCP has no port of its own, and none is written.
     #[error("\"{0}\" has no port; write lmtp:HOST:PORT, as in lmtp:127.0.0.1:24")]
     NoPort(String),
+    /// What stands for the port is none.
     #[error("\"{0}\" is not a port; write a number from 1 to 65535")]
     Port(String),
+    /// What stands for the host is none.
     #[error(
         "\"{0}\" is neither an IP address nor a host name; write an IPv6 address in brackets, as in smtp:[2001:db8::1]:25"
     )]
     Host(String),
+    /// Braces hold something else than `domain` or `local`, or do not close.
     #[error("{{{0}}} has no meaning in a maildir path; there are {{domain}} and {{local}}")]
     Placeholder(String),
+    /// The path has an element `..`.
     #[error("\"{0}\" goes upwards; write the path without ..")]
     Upwards(String),
 }

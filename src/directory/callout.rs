@@ -17,7 +17,9 @@ use crate::mail::address::Address;
 /// What is found out about a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
+    /// The next hop takes mail for it.
     Exists,
+    /// The next hop says that there is no such mailbox.
     Unknown,
     /// It could not be found out now.
     Unsure,

@@ -124,16 +124,24 @@ impl fmt::Display for Recipients {
 /// A file of recipients that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is no such file, it may not be read, or it is not UTF-8.
     #[error("cannot read the recipients in {}", .path.display())]
     Read {
+        /// The file.
         path: PathBuf,
+        /// What the system says of it.
         source: std::io::Error,
     },
+    /// A line is neither an address nor empty nor a comment.
     #[error("{}:{line}: {text:?} is no address because {reason}", .path.display())]
     Line {
+        /// The file.
         path: PathBuf,
+        /// From 1.
         line: usize,
+        /// What stands there.
         text: String,
+        /// Why it is no address.
         reason: crate::mail::address::Error,
     },
 }

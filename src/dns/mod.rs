@@ -180,7 +180,9 @@ impl From<NetError> for Error {
 /// Whether a name stands in the DNS at all, with whatever records (RFC 8020).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existence {
+    /// It has records, of whatever type, or names below it have.
     Exists,
+    /// Neither it nor any name below it has a record (NXDOMAIN).
     DoesNotExist,
 }
 

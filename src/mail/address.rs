@@ -15,20 +15,28 @@ use serde::Serialize;
 /// Why a text is not an address. The text of each fits after "because".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// There is no @, or nothing behind it.
     #[error("it has no @ and domain")]
     NoDomain,
+    /// Nothing stands before the @.
     #[error("the part before the @ is empty")]
     NoLocalPart,
+    /// Neither a dot-string nor a quoted string (RFC 5321 §4.1.2).
     #[error("the part before the @ is not valid")]
     LocalPart,
+    /// RFC 5321 §4.5.3.1.1
     #[error("the part before the @ is longer than 64 octets")]
     LocalPartTooLong,
+    /// What stands behind the @ is no name that a host can have.
     #[error("the domain is not valid")]
     Domain,
+    /// What stands in brackets is no address literal (RFC 5321 §4.1.3).
     #[error("the address in brackets is not an IP address")]
     Literal,
+    /// A path lacks its angle brackets (RFC 5321 §4.1.2).
     #[error("it is not enclosed in < and >")]
     Brackets,
+    /// A path has at most 256 octets, two of them its brackets (RFC 5321 §4.5.3.1.3).
     #[error("it is longer than 254 octets")]
     TooLong,
 }
@@ -101,7 +109,9 @@ impl From<Domain> for String {
 /// What stands right of the @: a domain, or an IP address in brackets (RFC 5321 §4.1.3).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
+    /// `example.org`
     Domain(Domain),
+    /// `[192.0.2.1]` or `[IPv6:2001:db8::1]`
     Literal(IpAddr),
 }
 
@@ -297,7 +307,9 @@ impl From<Address> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ReversePath {
+    /// `<>`: a bounce, or other mail that must not be answered by one.
     Null,
+    /// This address.
     Address(Address),
 }
 
@@ -345,7 +357,9 @@ impl From<ReversePath> for String {
 /// Who a message is for: an address, or the postmaster of whoever reads this (RFC 5321 §4.1.1.3).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ForwardPath {
+    /// `<Postmaster>`, without a domain.
     Postmaster,
+    /// This address.
     Address(Address),
 }
 

@@ -12,9 +12,11 @@ use crate::mail::address::ReversePath;
 /// All that travels beside the message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
+    /// Who gets a bounce.
     pub from: ReversePath,
     /// At least one once the message is stored.
     pub recipients: Vec<Recipient>,
+    /// What the client said of the octets of the message.
     #[serde(default)]
     pub body: Body,
     /// The client asked for SMTPUTF8, so the next hop has to offer it (RFC 6531 §3.4).
@@ -34,7 +36,9 @@ pub struct Envelope {
 /// One recipient with its wishes for notifications.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
+    /// As the next hop is told it.
     pub address: Address,
+    /// When the sender wants to hear about it.
     #[serde(default)]
     pub notify: Notify,
     /// `type;address` as the client wrote it, as xtext (RFC 3461 §4.2).
@@ -56,15 +60,19 @@ impl Recipient {
 /// Whether a message holds octets above 127 (RFC 6152).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
+    /// None; what a client that says nothing means.
     #[default]
     SevenBit,
+    /// There may be some, in lines.
     EightBitMime,
 }
 
 /// RFC 3461 §4.3
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ret {
+    /// All of it.
     Full,
+    /// Its header alone.
     Headers,
 }
 
@@ -74,10 +82,15 @@ pub enum Notify {
     /// The client did not say: failures, and delays if we like.
     #[default]
     Unsaid,
+    /// Not of anything.
     Never,
+    /// Of those that are true; at least one is.
     On {
+        /// It was delivered.
         success: bool,
+        /// It will never be delivered.
         failure: bool,
+        /// It takes longer than usual.
         delay: bool,
     },
 }

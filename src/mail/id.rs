@@ -52,7 +52,9 @@ impl FromStr for SessionId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpoolId {
+    /// In which it came.
     pub session: SessionId,
+    /// From 1.
     pub serial: u32,
 }
 

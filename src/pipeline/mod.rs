@@ -89,16 +89,22 @@ impl fmt::Display for Action {
 /// What the parts of the pipeline are told.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
+    /// What becomes of a client that SPF does not let pass.
     pub spf: spf::Config,
+    /// What becomes of a message that is not well formed.
     pub structure: structure::Config,
+    /// What becomes of a message that DMARC does not let pass.
     pub dmarc: authenticity::Config,
 }
 
 /// The client, as the session knows it.
 #[derive(Debug, Clone)]
 pub struct Client {
+    /// Where it connects from. An IPv4 address is never in its IPv6 form.
     pub address: IpAddr,
+    /// Whether it said HELO or EHLO.
     pub verb: Verb,
+    /// How it named itself.
     pub hello: Hello,
     /// TLS version and cipher suite, where TLS is in use.
     pub tls: Option<(String, String)>,
@@ -123,7 +129,9 @@ impl Client {
 /// What was found out about one transaction before its message came.
 #[derive(Debug)]
 pub struct Case {
+    /// What the message is called, should it be stored.
     pub id: SpoolId,
+    /// Of MAIL FROM.
     pub from: ReversePath,
     /// None until the first recipient asks for it.
     spf: Option<spf::Finding>,

@@ -40,9 +40,13 @@ pub struct Config {
 /// by a part of up to `jitter`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
+    /// The first wait.
     pub first: Duration,
+    /// From 1.
     pub factor: f64,
+    /// The longest wait, before `jitter`.
     pub max: Duration,
+    /// 0 to 1.
     pub jitter: f64,
 }
 

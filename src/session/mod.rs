@@ -76,19 +76,26 @@ impl Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
+    /// TLS is not offered.
     Off,
+    /// Offered after EHLO, begun by STARTTLS (RFC 3207).
     Starttls,
+    /// From the first octet, before the greeting.
     Implicit,
 }
 
 /// What is known of a connection before its first octet (behind a PROXY header).
 #[derive(Debug, Clone)]
 pub struct Connection {
+    /// Stands in each log line, and in the ids of the session's messages.
     pub id: SessionId,
     /// The client. IPv4 addresses are never in their IPv6 form.
     pub peer: SocketAddr,
+    /// Where the client reached us.
     pub local: SocketAddr,
+    /// What the listener is for.
     pub service: Service,
+    /// How the listener does TLS.
     pub tls: TlsMode,
 }
 
@@ -132,9 +139,13 @@ impl Shared {
 /// Why a client gets no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnedAway {
+    /// All listeners together have as many sessions as they may.
     TooManyInAll,
+    /// The client's address has as many sessions as it may.
     TooManyFromAddress,
+    /// The client's network has as many sessions as it may.
     TooManyFromNetwork,
+    /// The client has opened as many sessions lately as it may.
     TooFast,
 }
 

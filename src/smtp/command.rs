@@ -15,19 +15,38 @@ use crate::smtp::reply::Reply;
 /// What a client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
+    /// Hello, with the wish for extensions (RFC 5321 §4.1.1.1).
     Ehlo(Hello),
+    /// Hello without extensions (RFC 5321 §4.1.1.1).
     Helo(Hello),
+    /// Begins a transaction (RFC 5321 §4.1.1.2).
     Mail(Mail),
+    /// Adds a recipient to the transaction (RFC 5321 §4.1.1.3).
     Rcpt(Rcpt),
+    /// The message follows once we say 354 (RFC 5321 §4.1.1.4).
     Data,
-    Bdat { size: u64, chunk: Chunk },
+    /// A part of the message follows at once (RFC 3030 §2).
+    Bdat {
+        /// Octets of this part.
+        size: u64,
+        /// Whether it is the last.
+        chunk: Chunk,
+    },
+    /// TLS is to begin (RFC 3207 §4).
     StartTls,
+    /// Drops the transaction (RFC 5321 §4.1.1.5).
     Rset,
+    /// Wants an answer and no more (RFC 5321 §4.1.1.9). Its argument is not looked at.
     Noop,
+    /// Ends the session (RFC 5321 §4.1.1.10).
     Quit,
+    /// Asks whether there is such a user (RFC 5321 §4.1.1.6). Its argument is not looked at.
     Vrfy,
+    /// Asks who is on a list (RFC 5321 §4.1.1.7). Its argument is not looked at.
     Expn,
+    /// Asks for help (RFC 5321 §4.1.1.8). Its argument is not looked at.
     Help,
+    /// Wants to log in (RFC 4954 §4). Its argument is not looked at.
     Auth,
 }
 
@@ -43,27 +62,37 @@ pub struct Hello {
 /// MAIL FROM with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
+    /// Who gets a bounce.
     pub from: ReversePath,
     /// The size that the client announces, in octets (RFC 1870).
     pub size: Option<u64>,
+    /// What the message holds, by BODY (RFC 6152 §2). Seven bits where it is not given.
     pub body: Body,
+    /// The message or an address may hold UTF-8 (RFC 6531 §3.4).
     pub smtputf8: bool,
+    /// How much of the message a bounce is to carry (RFC 3461 §4.3).
     pub ret: Option<Ret>,
+    /// The sender's own name for the envelope, xtext of at most 100 octets (RFC 3461 §4.4).
     pub envid: Option<String>,
 }
 
 /// RCPT TO with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rcpt {
+    /// Who is to have the message.
     pub to: ForwardPath,
+    /// When the sender wants to hear about it (RFC 3461 §4.1).
     pub notify: Notify,
+    /// `type;address`, at most 500 octets, as xtext (RFC 3461 §4.2) or UTF-8 (RFC 6533 §3).
     pub orcpt: Option<String>,
 }
 
 /// Whether more chunks of a message follow (RFC 3030 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunk {
+    /// BDAT without LAST.
     More,
+    /// BDAT with LAST: the message ends with it.
     Last,
 }
 

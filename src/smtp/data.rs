@@ -24,7 +24,10 @@ pub enum Progress {
     /// All input was taken; more is needed.
     More,
     /// The end stands behind the first `taken` octets of the input.
-    End { taken: usize },
+    End {
+        /// Octets, from the start of the input.
+        taken: usize,
+    },
 }
 
 /// What bounds a message.

@@ -129,11 +129,17 @@ impl Reply {
         }
     }
 
+    /// To STARTTLS: the handshake comes next (RFC 3207 §4).
     pub const READY_FOR_TLS: Reply = Reply::fixed(220, (2, 0, 0), "Ready to start TLS");
+    /// To QUIT, before we hang up (RFC 5321 §4.1.1.10).
     pub const BYE: Reply = Reply::fixed(221, (2, 0, 0), "Bye");
+    /// To NOOP (RFC 5321 §4.1.1.9).
     pub const OK: Reply = Reply::fixed(250, (2, 0, 0), "OK");
+    /// To MAIL: the transaction has begun.
     pub const SENDER_OK: Reply = Reply::fixed(250, (2, 1, 0), "Sender OK");
+    /// To RCPT: the recipient will get the message, should we take it.
     pub const RECIPIENT_OK: Reply = Reply::fixed(250, (2, 1, 5), "Recipient OK");
+    /// To RSET, with or without a transaction (RFC 5321 §4.1.1.5).
     pub const RESET: Reply = Reply::fixed(250, (2, 0, 0), "Transaction reset");
     /// RFC 5321 §3.5.3: we do not tell strangers who lives here.
     pub const CANNOT_VERIFY: Reply = Reply::fixed(
@@ -141,7 +147,9 @@ impl Reply {
         (2, 1, 5),
         "Cannot verify the user; send mail and it will be tried",
     );
+    /// To HELP (RFC 5321 §4.1.1.8).
     pub const HELP: Reply = Reply::fixed(214, (2, 0, 0), "See RFC 5321");
+    /// To DATA (RFC 5321 §4.1.1.4). It has no enhanced code (RFC 2034 §4).
     pub const SEND_DATA: Reply =
         Reply::plain(354, "Send the message, end with a dot on a line by itself");
 
@@ -155,50 +163,70 @@ impl Reply {
         Reply::made(250, (2, 0, 0), format!("{size} octets received"))
     }
 
+    /// To a command that we do not know.
     pub const UNKNOWN_COMMAND: Reply = Reply::fixed(500, (5, 5, 2), "Command not recognized");
+    /// To a line that does not end within the limit, before we hang up.
     pub const LINE_TOO_LONG: Reply = Reply::fixed(500, (5, 5, 2), "Line too long");
+    /// To a command line with a bare CR or LF, before we hang up.
     pub const BARE_NEWLINE_IN_COMMAND: Reply = Reply::fixed(
         500,
         (5, 5, 2),
         "A line must end with CRLF; a bare CR or LF was received",
     );
+    /// To a line with control characters, or that is not UTF-8.
     pub const NOT_PRINTABLE: Reply = Reply::fixed(
         500,
         (5, 5, 2),
         "Command has characters that are not allowed",
     );
+    /// To DATA, RSET, QUIT or STARTTLS with an argument (RFC 5321 §4.1.1).
     pub const NO_ARGUMENT_ALLOWED: Reply =
         Reply::fixed(501, (5, 5, 4), "This command takes no argument");
+    /// To EHLO or HELO without a name, or with one that is not printable ASCII of at most 255 octets.
     pub const HELLO_SYNTAX: Reply = Reply::fixed(
         501,
         (5, 5, 4),
         "Give your host name or address: EHLO host.example",
     );
+    /// To MAIL without `FROM:` and a path, or with something behind it that is no parameter.
     pub const MAIL_SYNTAX: Reply = Reply::fixed(501, (5, 5, 4), "Syntax: MAIL FROM:<address>");
+    /// To RCPT without `TO:` and a path, or with something behind it that is no parameter.
     pub const RCPT_SYNTAX: Reply = Reply::fixed(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
+    /// To BDAT without a number of octets, before we hang up: how many follow is not known.
     pub const BDAT_SYNTAX: Reply = Reply::fixed(501, (5, 5, 4), "Syntax: BDAT size [LAST]");
+    /// To EXPN (RFC 5321 §3.5.3).
     pub const EXPN_REFUSED: Reply = Reply::fixed(502, (5, 7, 0), "Lists are not expanded here");
+    /// To AUTH: this is no submission port.
     pub const AUTH_NOT_HERE: Reply = Reply::fixed(
         502,
         (5, 5, 1),
         "There is no authentication on this port; use the submission port, 465 or 587",
     );
+    /// To STARTTLS on a listener without TLS.
     pub const STARTTLS_NOT_OFFERED: Reply = Reply::fixed(502, (5, 5, 1), "TLS is not offered here");
+    /// To STARTTLS within TLS (RFC 3207 §4).
     pub const TLS_ALREADY: Reply = Reply::fixed(503, (5, 5, 1), "TLS is in use already");
+    /// To MAIL before EHLO or HELO (RFC 5321 §4.1.4).
     pub const HELLO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Say EHLO first");
+    /// To RCPT, DATA or BDAT without a transaction (RFC 5321 §4.1.4).
     pub const MAIL_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Say MAIL FROM first");
+    /// To MAIL within a transaction (RFC 5321 §4.1.4).
     pub const MAIL_ALREADY: Reply = Reply::fixed(
         503,
         (5, 5, 1),
         "The sender was given already; RSET begins anew",
     );
+    /// To DATA or BDAT before the first RCPT (RFC 5321 §4.1.4).
     pub const RCPT_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Say RCPT TO first");
+    /// To DATA or BDAT after every RCPT was refused (RFC 5321 §3.3).
     pub const NO_RECIPIENTS: Reply = Reply::fixed(554, (5, 5, 1), "No valid recipients");
+    /// To DATA after BDAT in one transaction (RFC 3030 §2).
     pub const DATA_WITHIN_BDAT: Reply = Reply::fixed(
         503,
         (5, 5, 1),
         "BDAT has begun; end it with BDAT LAST or RSET",
     );
+    /// To RCPT after BDAT in one transaction (RFC 3030 §2).
     pub const ONLY_BDAT_NOW: Reply = Reply::fixed(
         503,
         (5, 5, 1),
@@ -260,37 +288,48 @@ impl Reply {
         "Too many recipients; send to the rest in another transaction",
     );
 
+    /// To a message with a CR without LF or a LF without CR (RFC 5321 §2.3.8). After DATA we hang up.
     pub const BARE_NEWLINE_IN_DATA: Reply = Reply::fixed(
         550,
         (5, 5, 2),
         "A line of the message ends with a bare CR or LF; lines must end with CRLF",
     );
+    /// To a message with a line over our limit.
     pub const DATA_LINE_TOO_LONG: Reply =
         Reply::fixed(554, (5, 6, 0), "The message has a line that is too long");
 
+    /// To the command after the last error that a session may have, before we hang up.
     pub const TOO_MANY_ERRORS: Reply = Reply::fixed(421, (4, 7, 0), "Too many errors, closing");
+    /// To MAIL after the last transaction that a session may have, before we hang up (RFC 9422 §4).
     pub const TOO_MANY_TRANSACTIONS: Reply = Reply::fixed(
         421,
         (4, 7, 0),
         "Enough messages for one connection; connect again",
     );
+    /// To a client that was silent or slow for too long, before we hang up (RFC 5321 §4.5.3.2).
     pub const TIMEOUT: Reply = Reply::fixed(421, (4, 4, 2), "Waited too long, closing");
+    /// Between two messages when the gateway stops, before we hang up (RFC 5321 §3.8).
     pub const SHUTTING_DOWN: Reply =
         Reply::fixed(421, (4, 3, 2), "Service is going down, try again later");
+    /// To a client that did not wait for the greeting (RFC 5321 §4.3.1), before we hang up.
     pub const TALKS_FIRST: Reply =
         Reply::fixed(554, (5, 5, 1), "You spoke before the greeting; wait for it");
+    /// To a client that sent something behind STARTTLS (RFC 3207 §4.2), before we hang up.
     pub const STARTTLS_INJECTION: Reply = Reply::fixed(
         554,
         (5, 5, 1),
         "Nothing may follow STARTTLS before the handshake; closing",
     );
+    /// In place of the greeting, where all listeners together have as many sessions as they may.
     pub const TOO_MANY_CONNECTIONS: Reply =
         Reply::fixed(421, (4, 7, 0), "Too many connections, try again later");
+    /// In place of the greeting, where the client's address or network has as many sessions as it may.
     pub const TOO_MANY_FROM_YOU: Reply = Reply::fixed(
         421,
         (4, 7, 0),
         "Too many connections from you, try again later",
     );
+    /// In place of the greeting, where the client has opened as many sessions lately as it may.
     pub const TOO_FAST: Reply =
         Reply::fixed(421, (4, 7, 0), "You connect too often, try again later");
 }

@@ -40,8 +40,11 @@ pub struct Rules {
 /// Whether TLS is to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
+    /// No.
     NotOffered,
+    /// By STARTTLS.
     Offered,
+    /// It is in use.
     Active,
 }
 
@@ -59,9 +62,19 @@ pub enum Step {
     /// Say this, and hang up if octets stand behind the command already: they may be a message.
     RefuseData(Reply),
     /// Read that many octets as part of the message, then call [`Server::chunk_received`].
-    ReceiveChunk { size: u64, chunk: Chunk },
+    ReceiveChunk {
+        /// Octets.
+        size: u64,
+        /// Whether it is the last.
+        chunk: Chunk,
+    },
     /// Read that many octets, drop them, say this.
-    SkipChunk { size: u64, reply: Reply },
+    SkipChunk {
+        /// Octets.
+        size: u64,
+        /// Why they are not wanted.
+        reply: Reply,
+    },
     /// Say this, then hang up.
     Close(Reply),
 }
@@ -79,7 +92,9 @@ pub enum Question {
 /// A message on its way in: from MAIL to the final dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
+    /// What began it.
     pub mail: Mail,
+    /// Those that were granted, in the order of RCPT.
     pub recipients: Vec<Recipient>,
     /// Octets that came by BDAT; None before the first chunk.
     chunked: Option<u64>,
@@ -102,7 +117,9 @@ pub struct Server {
 /// How the client said hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
+    /// HELO: the client wants no extensions.
     Helo,
+    /// EHLO: the client was told the extensions.
     Ehlo,
 }
 

@@ -26,12 +26,17 @@ const READ_AT_ONCE: usize = 64;
 /// A message to be delivered.
 #[derive(Debug, Clone)]
 pub struct Arrival {
+    /// What the message is called.
     pub id: SpoolId,
+    /// With all recipients, also those that have a mark.
     pub envelope: Arc<Envelope>,
     /// None where it has to be loaded from disk (after a restart, or when memory is short).
     pub content: Option<Content>,
+    /// When it was stored.
     pub arrived: SystemTime,
+    /// When it is to be tried next.
     pub due: SystemTime,
+    /// How often it was tried.
     pub attempts: u32,
     /// Indexes of the recipients that have no mark yet.
     pub open: Vec<usize>,

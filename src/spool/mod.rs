@@ -92,6 +92,7 @@ pub use crate::spool::error::Error;
 /// Whether a message is to be delivered or kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
+    /// As soon as it is stored.
     Deliver,
     /// Kept until [`Spool::release`], for this reason.
     Hold(String),
@@ -100,6 +101,7 @@ pub enum Fate {
 /// What became of one recipient for good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mark {
+    /// The next hop has taken responsibility for it.
     Delivered,
     /// It will not be delivered, for this reason, and whoever had to know was told.
     Failed(String),

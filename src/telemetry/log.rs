@@ -79,16 +79,20 @@ pub enum Level {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
+    /// The standard error output.
     #[default]
     Stderr,
+    /// The standard output.
     Stdout,
 }
 
 /// The log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The system would not make one, and why.
     #[error("cannot start the thread that writes the log")]
     Thread(#[source] io::Error),
+    /// A process has one log for all of its life.
     #[error("a log was started before in this process")]
     Twice,
 }

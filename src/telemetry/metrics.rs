@@ -113,6 +113,7 @@ const GAUGES: &[(&str, &str)] = &[
 /// The counters could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A process has one set of counters for all of its life.
     #[error("counters were set up before in this process")]
     Twice,
 }

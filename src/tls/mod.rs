@@ -56,9 +56,11 @@ pub struct CertificateFiles {
 /// `minimum_version`. Default: `"1.2"`, for mail that is refused here goes unencrypted elsewhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum MinimumVersion {
+    /// `"1.2"`: TLS 1.2 and 1.3.
     #[default]
     #[serde(rename = "1.2")]
     Tls12,
+    /// `"1.3"`: TLS 1.3 alone.
     #[serde(rename = "1.3")]
     Tls13,
 }
@@ -66,28 +68,67 @@ pub enum MinimumVersion {
 /// A certificate or key can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is no such file, or it may not be read.
     #[error("cannot read {}{}", .path.display(), hint(.source))]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says of it.
+        source: io::Error,
+    },
+    /// The file of `chain` has no PEM block of a certificate.
     #[error("there is no certificate in {}; it should begin with the server's own, `-----BEGIN CERTIFICATE-----`", .path.display())]
-    NoCertificate { path: PathBuf },
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file of `key` has no PEM block of a private key.
     #[error("there is no private key in {}; it should hold `-----BEGIN PRIVATE KEY-----`, not encrypted", .path.display())]
-    NoKey { path: PathBuf },
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The first certificate of `chain`, or the PEM around one, cannot be read (RFC 5280).
     #[error("the certificate in {} is broken: {reason}", .path.display())]
-    Certificate { path: PathBuf, reason: String },
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says of it.
+        reason: String,
+    },
+    /// The key is of a kind or a size that the TLS library does not take.
     #[error("the key in {} is of no use; RSA from 2048 bits, ECDSA P-256, P-384, P-521 and Ed25519 are", .path.display())]
     Key {
+        /// The file of `key`.
         path: PathBuf,
+        /// What the TLS library says of it.
         source: rustls::Error,
     },
+    /// The certificate is for another key.
     #[error("the key in {} does not belong to the first certificate in {}", .key.display(), .chain.display())]
-    Mismatch { chain: PathBuf, key: PathBuf },
+    Mismatch {
+        /// The file of `chain`.
+        chain: PathBuf,
+        /// The file of `key`.
+        key: PathBuf,
+    },
+    /// No certificate could be made for a gateway that was given none.
     #[error("cannot make a certificate for {hostname}")]
     Make {
+        /// Whom it was to be for.
         hostname: String,
+        /// What the library says of it.
         source: rcgen::Error,
     },
+    /// A certificate that we made could not be written.
     #[error("cannot keep a certificate in {}", .path.display())]
-    Keep { path: PathBuf, source: io::Error },
+    Keep {
+        /// The file that it or its key was to be in.
+        path: PathBuf,
+        /// What the system says of it.
+        source: io::Error,
+    },
+    /// The TLS library refuses its own settings, and why.
     #[error("cannot set up TLS")]
     Setup(#[from] rustls::Error),
 }

@@ -210,6 +210,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 pub struct Inspected {
     /// The names that it is for, in lower case.
     pub names: Vec<String>,
+    /// The last moment at which it is valid (RFC 5280 §4.1.2.5).
     pub expires: Timestamp,
 }
 

@@ -101,26 +101,37 @@ impl Config {
 /// RFC 7208 §2.6
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpfResult {
+    /// There is no domain to ask, or it has no SPF record.
     None,
+    /// The domain says that it does not say.
     Neutral,
+    /// The client may send for the domain.
     Pass,
+    /// The client may not send for the domain.
     Fail,
+    /// The client probably may not send for the domain.
     SoftFail,
+    /// It cannot be found out now, for the DNS does not answer.
     TempError,
+    /// It cannot be found out: the record is wrong, or asks for too much.
     PermError,
 }
 
 /// Whose word SPF checks (RFC 7208 §2.3, §2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpfIdentity {
+    /// The name in EHLO or HELO.
     Helo,
+    /// The domain of MAIL FROM; with `<>`, `postmaster` at the name in EHLO or HELO.
     MailFrom,
 }
 
 /// What SPF says of one identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spf {
+    /// What the domain says of the client.
     pub result: SpfResult,
+    /// Which of the two was checked.
     pub identity: SpfIdentity,
     /// The domain that was checked, as text.
     pub domain: String,
@@ -131,17 +142,24 @@ pub struct Spf {
 /// RFC 8601 §2.7.1
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DkimResult {
+    /// The message is as the signer sent it.
     Pass,
+    /// The message or the signature was changed.
     Fail,
+    /// The signature was not verified.
     Neutral,
+    /// We do not verify it: a limit of ours is passed.
     Policy,
+    /// The key cannot be looked up now.
     TempError,
+    /// The signature or its key is missing, wrong or of no use.
     PermError,
 }
 
 /// One DKIM-Signature field and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
+    /// What verifying it gave.
     pub result: DkimResult,
     /// d=
     pub domain: String,
@@ -163,8 +181,11 @@ pub struct Signature {
 /// RFC 8617 §4.4
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArcResult {
+    /// Nobody sealed the message.
     None,
+    /// Each seal holds, and so does the newest signature.
     Pass,
+    /// A seal or the newest signature does not hold, or the chain is broken.
     Fail,
     /// It cannot be validated now. RFC 8617 has no word for it; in a header it is a fail.
     TempError,
@@ -173,6 +194,7 @@ pub enum ArcResult {
 /// The chain of seals of those who forwarded the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arc {
+    /// The state of the chain as a whole.
     pub result: ArcResult,
     /// Domains (d= of the seals), oldest first: of an intact chain, or of one that claims to be.
     pub sealers: Vec<String>,
@@ -181,15 +203,20 @@ pub struct Arc {
 /// RFC 8601 §2.7.3
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IprevResult {
+    /// A name of the address has the address.
     Pass,
+    /// The address has names, and none of them has the address.
     Fail,
+    /// It cannot be found out now, for the DNS does not answer.
     TempError,
+    /// The address has no name.
     PermError,
 }
 
 /// Whether the client has a name that leads back to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Iprev {
+    /// What the two look-ups gave.
     pub result: IprevResult,
     /// The name, only where it leads back to the address.
     pub name: Option<Domain>,
@@ -213,24 +240,33 @@ pub enum Author {
 /// RFC 8601 §2.7.7, RFC 9989
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DmarcResult {
+    /// There is no policy to apply.
     None,
+    /// SPF or DKIM passed for a domain that is aligned with the author's.
     Pass,
+    /// Neither SPF nor DKIM passed for a domain that is aligned with the author's.
     Fail,
+    /// It cannot be found out now, for the DNS does not answer.
     TempError,
+    /// It cannot be found out, and later tries would give the same.
     PermError,
 }
 
 /// What a domain asks for mail that fails, mildest first (RFC 9989 §4.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DmarcPolicy {
+    /// Nothing.
     None,
+    /// To be taken with suspicion.
     Quarantine,
+    /// To be refused.
     Reject,
 }
 
 /// What DMARC says of a message; with several author domains, the strictest of their results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dmarc {
+    /// Whether the author's domain stands behind the message.
     pub result: DmarcResult,
     /// What the domain asks for a fail: p, sp or np, one step milder under t=y. Where the record could
     /// not be looked up (`TempError` without a `policy_domain`), the worst that it may ask: reject; or
@@ -238,16 +274,22 @@ pub struct Dmarc {
     pub policy: DmarcPolicy,
     /// Where the record was found.
     pub policy_domain: Option<Domain>,
+    /// SPF passed for a domain that is aligned with the author's (RFC 9989 §4.4).
     pub spf_aligned: bool,
+    /// DKIM passed for a domain that is aligned with the author's (RFC 9989 §4.4).
     pub dkim_aligned: bool,
 }
 
 /// What was found about a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
+    /// Whose policy applies.
     pub author: Author,
+    /// One for each DKIM-Signature field that was read, those of the author's domains first.
     pub dkim: Vec<Signature>,
+    /// What came of the ARC chain.
     pub arc: Arc,
+    /// What came of the author's policy.
     pub dmarc: Dmarc,
 }
 

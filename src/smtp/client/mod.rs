@@ -15,7 +15,9 @@ pub mod transaction;
 /// answers once for each recipient after the message (RFC 2033 §4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
+    /// RFC 5321
     Smtp,
+    /// RFC 2033
     Lmtp,
 }
 

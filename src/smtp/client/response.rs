@@ -24,6 +24,7 @@ pub struct Response {
     pub code: u16,
     /// RFC 3463. Its class always is the first digit of `code`.
     pub enhanced: Option<Enhanced>,
+    /// Whose words they are.
     pub speaker: Speaker,
     text: Box<str>,
 }
@@ -31,7 +32,9 @@ pub struct Response {
 /// Who speaks in a [`Response`]. A bounce quotes only the other side as its diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
+    /// The server said it.
     Peer,
+    /// We say it of the server, or of the way to it.
     Us,
 }
 
@@ -51,12 +54,16 @@ pub enum Class {
 /// Why bytes are no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
+    /// Three digits from 200 to 599, then a space, a hyphen or the end (RFC 5321 §4.2).
     #[error("a line does not begin with a reply code")]
     Code,
+    /// RFC 5321 §4.2.1: each line repeats the code.
     #[error("the lines of one reply have different codes")]
     Mixed,
+    /// No end of a line within the limit.
     #[error("a line is longer than {LINE_LIMIT} octets")]
     LineTooLong,
+    /// No last line within the limit.
     #[error("there are more than {LINES_LIMIT} lines")]
     TooManyLines,
 }

@@ -7,14 +7,18 @@ use memchr::memmem;
 pub struct Shape {
     /// In octets, with the last CRLF, without the dots that DATA adds (RFC 1870 §3).
     pub size: u64,
+    /// Those of its header fields: with SMTPUTF8, the next hop has to offer that too (RFC 6531 §3.4).
     pub header: Octets,
+    /// Those behind the header (RFC 6152).
     pub body: Octets,
 }
 
 /// Whether there are octets above 127.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Octets {
+    /// There are none.
     SevenBit,
+    /// There is at least one.
     EightBit,
 }
 

@@ -38,9 +38,11 @@ pub enum Step {
 /// Which reply comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
+    /// The one to MAIL FROM.
     Mail,
     /// Holds the recipient's place in the list that the transaction was made from.
     Rcpt(usize),
+    /// The one to DATA: 354, or a refusal.
     Data,
     /// After the message: one for all.
     Last,

@@ -51,6 +51,7 @@ impl Question<'_> {
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// What the domain says of the client.
     pub result: SpfResult,
     /// What the domain says of a fail, printable ASCII of at most 256 characters.
     pub explanation: Option<String>,
