@@ -282,8 +282,8 @@ fn checks(config: &Config) -> [(&'static str, String); 3] {
         (
             "dmarc",
             format!(
-                "{}: p=reject {}, p=quarantine {}, temperror {}, permerror {}",
-                dmarc.mode, dmarc.reject, dmarc.quarantine, dmarc.temperror, dmarc.permerror
+                "{}: p=reject {}, p=quarantine {}, temperror {}",
+                dmarc.mode, dmarc.reject, dmarc.quarantine, dmarc.temperror
             ),
         ),
     ]
@@ -365,7 +365,7 @@ mod tests {
              spf       enforce: fail reject, softfail mark, neutral accept, none accept, \
              permerror mark, temperror defer\n\
              structure enforce: missing date reject, repeated field reject, malformed line reject\n\
-             dmarc     enforce: p=reject reject, p=quarantine mark, temperror defer, permerror accept\n\
+             dmarc     enforce: p=reject reject, p=quarantine mark, temperror defer\n\
              domain    a.example to maildir:/var/lib/gatepost/mail/{domain}/{local}, recipients any\n\
              domain    b.example to lmtp:unix:/run/dovecot/lmtp, recipients callout"
         );

@@ -30,8 +30,6 @@ pub struct Config {
     pub quarantine: Action,
     /// The DNS does not answer and the answer could mean rejection.
     pub temperror: Action,
-    /// The domain's record cannot be read.
-    pub permerror: Action,
     /// No From field: the message has no author.
     pub missing_from: Action,
     /// More than one From field.
@@ -53,7 +51,6 @@ impl Default for Config {
             reject: Action::Reject,
             quarantine: Action::Mark,
             temperror: Action::Defer,
-            permerror: Action::Accept,
             missing_from: Action::Reject,
             several_from: Action::Reject,
             several_domains: Action::Reject,
@@ -109,11 +106,6 @@ pub(super) fn judge(config: &Config, client: &Client, evidence: &Evidence) -> Ve
             config.temperror,
             "dmarc-temperror",
             Refusal::dmarc_unsure(&domain),
-        ),
-        (DmarcResult::PermError, _) => (
-            config.permerror,
-            "dmarc-permerror",
-            Refusal::dmarc_reject(&domain),
         ),
         (DmarcResult::None | DmarcResult::Pass | DmarcResult::Fail | DmarcResult::TempError, _) => {
             return verdict;
@@ -275,7 +267,6 @@ mod tests {
             (DmarcResult::Fail, DmarcPolicy::Reject, Some(550), None),
             (DmarcResult::TempError, DmarcPolicy::Reject, Some(451), None),
             (DmarcResult::TempError, DmarcPolicy::Quarantine, None, None),
-            (DmarcResult::PermError, DmarcPolicy::None, None, None),
         ] {
             let evidence = evidence(from("a.example"), result, policy);
             let verdict = judge(&config, &client("192.0.2.1"), &evidence);

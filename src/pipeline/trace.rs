@@ -358,7 +358,6 @@ fn dmarc(results: &Results<'_>) -> String {
         DmarcResult::Pass => "pass",
         DmarcResult::Fail => "fail",
         DmarcResult::TempError => "temperror",
-        DmarcResult::PermError => "permerror",
     };
     let mut text = format!("dmarc={result}");
     if dmarc.policy_domain.is_some() {

@@ -248,8 +248,6 @@ pub enum DmarcResult {
     Fail,
     /// It cannot be found out now, for the DNS does not answer.
     TempError,
-    /// It cannot be found out, and later tries would give the same.
-    PermError,
 }
 
 /// What a domain asks for mail that fails, mildest first (RFC 9989 §4.7).

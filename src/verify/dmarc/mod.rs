@@ -99,7 +99,7 @@ pub(super) fn unknown() -> Dmarc {
 fn strictness(dmarc: &Dmarc) -> (u8, DmarcPolicy, u8) {
     match dmarc.result {
         DmarcResult::Pass => (0, DmarcPolicy::None, 0),
-        DmarcResult::None | DmarcResult::PermError => (1, DmarcPolicy::None, 0),
+        DmarcResult::None => (1, DmarcPolicy::None, 0),
         DmarcResult::TempError => (2, dmarc.policy, 0),
         DmarcResult::Fail => (2, dmarc.policy, 1),
     }
