@@ -1,18 +1,19 @@
 //! Where events become lines, and where the lines go.
 //!
 //! A line is made in the task where the event happens and handed to one writer thread through a
-//! bounded queue. A reader that does not read (a stuck terminal, a full pipe) can stop that thread,
-//! but never the gateway: what does not fit the queue is dropped, counted and said later.
+//! bounded queue. The thread wakes once for all that comes within a moment, since a wake-up for each
+//! line would cost more than the line. A reader that does not read (a stuck terminal, a full pipe)
+//! can stop that thread, but never the gateway: what does not fit the queue is dropped, counted and
+//! said later.
 
 use std::io;
 use std::io::Write;
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
-use std::sync::mpsc::Receiver;
-use std::sync::mpsc::SyncSender;
-use std::sync::mpsc::TrySendError;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -97,8 +98,14 @@ pub enum Error {
     Twice,
 }
 
-/// Lines that may wait for the writer: about a megabyte.
-const QUEUE: usize = 4096;
+/// Octets of lines that may wait for the writer.
+const MOST_WAITING: usize = 1024 * 1024;
+
+/// So many octets are written without waiting for more.
+const MUCH: usize = 64 * 1024;
+
+/// How long a line may wait for others to be written with it.
+const LINGER: Duration = Duration::from_millis(10);
 
 /// How long the end of the process waits for what is still in the queue.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -207,81 +214,118 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let level = *event.metadata().level();
         let format = self.config.load().format;
         self.queue
-            .push(line::line(format, Timestamp::now(), level, target, &fields));
+            .push(&line::line(format, Timestamp::now(), level, target, &fields));
     }
 }
 
 /// The way to the writer thread.
 #[derive(Debug, Clone)]
-struct Queue {
-    sender: SyncSender<Item>,
-    dropped: Arc<AtomicU64>,
+struct Queue(Arc<Line>);
+
+#[derive(Debug, Default)]
+struct Line {
+    waiting: Mutex<Waiting>,
+    /// There is something to write.
+    wake: Condvar,
+    /// Something was written.
+    done: Condvar,
 }
 
-enum Item {
-    Line(String),
-    /// Answered when all before it is written.
-    Flush(SyncSender<()>),
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: String,
+    /// Lines that did not fit, and were not reported yet.
+    dropped: u64,
+    /// Somebody waits for what was pushed so far.
+    hurry: bool,
+    /// Octets in all that were pushed, and written.
+    pushed: u64,
+    written: u64,
 }
 
 impl Queue {
     fn start(sink: impl Write + Send + 'static) -> io::Result<Queue> {
-        // Full: the line is dropped and counted.
-        let (sender, receiver) = mpsc::sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let queue = Queue {
-            sender,
-            dropped: Arc::clone(&dropped),
-        };
+        let line = Arc::<Line>::default();
+        let queue = Queue(Arc::clone(&line));
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(sink, &receiver, &dropped))?;
+            .spawn(move || write_lines(sink, &line))?;
         Ok(queue)
     }
 
-    fn push(&self, line: String) {
-        match self.sender.try_send(Item::Line(line)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                counter!("gatepost_log_dropped_total").increment(1);
-            }
+    /// Nothing that could panic runs under the lock.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock()
+    }
+
+    fn push(&self, line: &str) {
+        let mut waiting = self.waiting();
+        let before = waiting.lines.len();
+        let after = before + line.len();
+        if after > MOST_WAITING {
+            waiting.dropped += 1;
+            counter!("gatepost_log_dropped_total").increment(1);
+            return;
+        }
+        waiting.lines.push_str(line);
+        waiting.pushed += line.len() as u64;
+        drop(waiting);
+        // In between the writer waits for more, and need not be told of each.
+        if before == 0 || before < MUCH && after >= MUCH {
+            self.0.wake.notify_one();
         }
     }
 
     fn flush(&self, within: Duration) {
-        // One answer, and there is room for it.
-        let (answer, answered) = mpsc::sync_channel(1);
-        if self.sender.try_send(Item::Flush(answer)).is_ok() {
-            // Over time or without a writer: the rest is lost, and the process may end.
-            let _ = answered.recv_timeout(within);
-        }
+        let mut waiting = self.waiting();
+        waiting.hurry = true;
+        self.0.wake.notify_one();
+        let all = waiting.pushed;
+        // Over time the rest is lost, and the process may end.
+        let flushed = self
+            .0
+            .done
+            .wait_timeout_while(waiting, within, |waiting| waiting.written < all);
+        drop(flushed);
     }
 }
 
-/// Writes until every sender is gone. What is in the queue is written in one go.
-fn write_lines(mut sink: impl Write, receiver: &Receiver<Item>, dropped: &AtomicU64) {
-    const MOST_AT_ONCE: usize = 64 * 1024;
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something is to be written, and a moment longer for more. Gives it in exchange
+    /// for an empty buffer, and how many lines were dropped.
+    fn take(&self, buffer: &mut String) -> u64 {
+        let waiting = self
+            .wake
+            .wait_while(self.lock(), |waiting| waiting.lines.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        let (mut waiting, _) = self
+            .wake
+            .wait_timeout_while(waiting, LINGER, |waiting| {
+                !waiting.hurry && waiting.lines.len() < MUCH
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        mem::swap(&mut waiting.lines, buffer);
+        waiting.hurry = false;
+        mem::take(&mut waiting.dropped)
+    }
+}
+
+/// Writes for as long as the process lives.
+fn write_lines(mut sink: impl Write, line: &Line) {
     let mut buffer = String::new();
-    let mut answer = None;
-    while let Ok(first) = receiver.recv() {
-        let mut next = Some(first);
-        while let Some(item) = next {
-            match item {
-                Item::Line(line) => buffer.push_str(&line),
-                Item::Flush(sender) => answer = Some(sender),
-            }
-            let full = buffer.len() >= MOST_AT_ONCE || answer.is_some();
-            next = if full { None } else { receiver.try_recv().ok() };
-        }
+    loop {
+        let lost = line.take(&mut buffer);
         // Nobody can be told that the log cannot be written.
         let _ = sink.write_all(buffer.as_bytes());
         let _ = sink.flush();
+        line.lock().written += buffer.len() as u64;
+        line.done.notify_all();
         buffer.clear();
-        if let Some(answer) = answer.take() {
-            let _ = answer.try_send(());
-        }
-        let lost = dropped.swap(0, Ordering::Relaxed);
+        buffer.shrink_to(MUCH);
         if lost > 0 {
             tracing::warn!(lines = lost, "log lines dropped");
         }
@@ -290,8 +334,6 @@ fn write_lines(mut sink: impl Write, receiver: &Receiver<Item>, dropped: &Atomic
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     /// A sink that can be read, and held up.
@@ -320,7 +362,7 @@ mod tests {
         let sink = Sink::default();
         let queue = Queue::start(sink.clone()).unwrap();
         for number in 0..100 {
-            queue.push(format!("{number}\n"));
+            queue.push(&format!("{number}\n"));
         }
         queue.flush(Duration::from_secs(10));
         let text = sink.text();
@@ -333,10 +375,11 @@ mod tests {
         let sink = Sink::default();
         let queue = Queue::start(sink.clone()).unwrap();
         let held = sink.0.lock().unwrap();
-        for _ in 0..QUEUE * 2 {
-            queue.push("line\n".to_owned());
+        for _ in 0..MOST_WAITING {
+            queue.push("line\n");
         }
-        assert!(queue.dropped.load(Ordering::Relaxed) > 0);
+        assert!(queue.waiting().dropped > 0);
+        assert!(queue.waiting().lines.len() <= MOST_WAITING);
         queue.flush(Duration::from_millis(10));
         drop(held);
     }
