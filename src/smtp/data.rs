@@ -153,12 +153,15 @@ impl Receiver {
     }
 
     fn keep(&mut self, octets: &[u8], message: &mut Vec<u8>) {
+        // Of two limits the one that is passed first counts, however many octets come at once.
+        let line_room = self.limits.line.saturating_sub(self.line);
+        let size_room = self.limits.size.saturating_sub(self.size);
+        let is_line_first = line_room as u64 <= size_room;
         self.size += octets.len() as u64;
         self.line += octets.len();
-        if self.line > self.limits.line {
+        if self.line > self.limits.line && (is_line_first || self.size <= self.limits.size) {
             self.fault.get_or_insert(Fault::LineTooLong);
-        }
-        if self.size > self.limits.size {
+        } else if self.size > self.limits.size {
             self.fault.get_or_insert(Fault::TooLarge);
         }
         if self.place == Place::LineStart {
@@ -277,6 +280,14 @@ mod tests {
         let (message, fault, rest) = read(large.as_bytes());
         assert_eq!(fault, Some(Fault::TooLarge));
         assert_eq!((message.as_str(), rest.as_str()), ("", "QUIT"));
+    }
+
+    #[test]
+    fn of_two_limits_the_one_passed_first_is_told_in_whatever_pieces_the_octets_come() {
+        for (lines, want) in [(330, Fault::TooLarge), (300, Fault::LineTooLong)] {
+            let input = format!("{}{}\r\n.\r\n", "a\r\n".repeat(lines), "a".repeat(200));
+            assert_eq!(read(input.as_bytes()).1, Some(want), "{lines}");
+        }
     }
 
     #[test]
