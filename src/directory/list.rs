@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use super::Error;
 use super::Probe;
 use super::is_route;
+use crate::mail::address;
 use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::telemetry::events;
@@ -92,6 +93,24 @@ fn read(path: &PathBuf, domain: &Domain) -> Result<HashSet<Box<str>>, Error> {
         path: path.clone(),
         source,
     })?;
+    parse(&text, domain).map_err(|wrong| Error::Line {
+        path: path.clone(),
+        line: wrong.number,
+        text: wrong.text,
+        reason: wrong.reason,
+    })
+}
+
+/// A line that names nobody.
+#[derive(Debug)]
+struct Wrong {
+    /// From 1.
+    number: usize,
+    text: String,
+    reason: address::Error,
+}
+
+fn parse(text: &str, domain: &Domain) -> Result<HashSet<Box<str>>, Wrong> {
     let mut recipients = HashSet::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
@@ -110,9 +129,8 @@ fn read(path: &PathBuf, domain: &Domain) -> Result<HashSet<Box<str>>, Error> {
         } else {
             Address::parse(&format!("{line}@{domain}"))
         };
-        let address = address.map_err(|reason| Error::Line {
-            path: path.clone(),
-            line: number + 1,
+        let address = address.map_err(|reason| Wrong {
+            number: number + 1,
             text: line.to_owned(),
             reason,
         })?;
