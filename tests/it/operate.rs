@@ -1,10 +1,7 @@
 //! What an operator and the service manager see from outside.
 
 use std::fs;
-use std::io::Read;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -26,22 +23,6 @@ use crate::support::process::present;
 use crate::support::process::root;
 use crate::support::wait_until;
 
-/// The whole answer to a GET over HTTP.
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("the door is open");
-    stream
-        .set_read_timeout(Some(SOON))
-        .expect("a time-out can be set");
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )
-    .expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
-}
-
 #[test]
 fn metrics_count_what_the_log_says() {
     let gateway = Gateway::start();
@@ -52,7 +33,7 @@ fn metrics_count_what_the_log_says() {
     let message = mail("a@client.example", "counted");
     client.hand_over("a@client.example", "user@gate.example", &message);
     gateway.process.wait_for("delivered");
-    let metrics = get(gateway.site.admin, "/metrics");
+    let metrics = gateway.site.get("/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
     for line in [
         "gatepost_accepted_total 1",
@@ -67,7 +48,7 @@ fn metrics_count_what_the_log_says() {
 #[test]
 fn health_is_good_while_it_runs() {
     let gateway = Gateway::start();
-    let health = get(gateway.site.admin, "/health");
+    let health = gateway.site.get("/health");
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
 }
 
@@ -79,7 +60,7 @@ fn the_gauges_follow_sessions_and_the_queue() {
     let gateway = site.start();
     let shows = |line: &str| {
         wait_until(SOON, line, || {
-            let metrics = get(gateway.site.admin, "/metrics");
+            let metrics = gateway.site.get("/metrics");
             metrics.lines().any(|have| have == line).then_some(())
         });
     };
@@ -116,8 +97,8 @@ fn health_says_that_the_spool_cannot_store_until_it_can() {
     command.args(["--mount", "sh", "-c", &script]);
     let process = Running::run(command);
     process.wait_for("started");
-    let healthy = || get(site.admin, "/health").starts_with("HTTP/1.1 200");
-    assert!(healthy(), "{}", get(site.admin, "/health"));
+    let healthy = || site.get("/health").starts_with("HTTP/1.1 200");
+    assert!(healthy(), "{}", site.get("/health"));
     // Just above large_message, so that each takes space of its own until it is delivered.
     let line = format!("{}\r\n", "x".repeat(998));
     let large = mail("a@client.example", "large") + &line.repeat(66);
@@ -127,7 +108,7 @@ fn health_says_that_the_spool_cannot_store_until_it_can() {
         .find(|reply| !reply.starts_with("250"))
         .expect("the disk is full at some time");
     assert!(refusal.starts_with("452 4.3.1"), "{refusal:?}");
-    let health = get(site.admin, "/health");
+    let health = site.get("/health");
     assert!(health.starts_with("HTTP/1.1 503"), "{health}");
     assert!(
         health.contains("spool: the spool's disk is full"),

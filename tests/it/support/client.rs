@@ -225,11 +225,20 @@ impl Client {
 
     /// As [`Client::deliver`]; the server may be gone at any point.
     pub fn try_deliver(&mut self, from: &str, to: &str, message: &str) -> io::Result<String> {
-        for (line, yes) in [
-            (format!("MAIL FROM:<{from}>"), '2'),
-            (format!("RCPT TO:<{to}>"), '2'),
-            ("DATA".to_owned(), '3'),
-        ] {
+        self.try_deliver_to_all(from, &[to], message)
+    }
+
+    /// As [`Client::try_deliver`], to several recipients, each of which has to be granted.
+    pub fn try_deliver_to_all(
+        &mut self,
+        from: &str,
+        to: &[&str],
+        message: &str,
+    ) -> io::Result<String> {
+        let mail = (format!("MAIL FROM:<{from}>"), '2');
+        let recipients = to.iter().map(|to| (format!("RCPT TO:<{to}>"), '2'));
+        let data = ("DATA".to_owned(), '3');
+        for (line, yes) in std::iter::once(mail).chain(recipients).chain([data]) {
             self.try_send(format!("{line}\r\n").as_bytes())?;
             let reply = self.try_reply()?;
             if !reply.starts_with(yes) {

@@ -3,8 +3,11 @@
 use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -46,6 +49,8 @@ pub struct Site {
     pub deliver: String,
     /// `recipients` of gate.example. At first a file with those of [`RECIPIENTS`].
     pub recipients: String,
+    /// More keys of `[queue]`.
+    pub queue: String,
     /// More keys of `[spf]`.
     pub spf: &'static str,
     /// More keys of `[dmarc]`.
@@ -85,6 +90,7 @@ impl Site {
             admin: loopback(),
             deliver: format!("maildir:{}/mail/{{domain}}/{{local}}", path.display()),
             recipients: recipients.display().to_string(),
+            queue: String::new(),
             spf: "",
             dmarc: "",
             exempt: "203.0.113.255/32",
@@ -154,6 +160,7 @@ recipients = {recipients:?}
 
 [queue]
 retry_first = "1s"
+{queue}
 
 # Clients on loopback are judged like all others.
 [spf]
@@ -175,6 +182,7 @@ exempt = ["{exempt}"]
             recipients = self.recipients,
             tls = self.certificate.section(),
             exempt = self.exempt,
+            queue = self.queue,
             spf = self.spf,
             dmarc = self.dmarc,
             extra = self.extra,
@@ -186,6 +194,23 @@ exempt = ["{exempt}"]
         let file = self.path("gatepost.toml");
         fs::write(&file, self.config()).expect("written");
         file
+    }
+
+    /// The whole answer of the admin's door to a GET over HTTP.
+    pub fn get(&self, path: &str) -> String {
+        let address = self.admin;
+        let mut stream = TcpStream::connect(address).expect("the door is open");
+        stream
+            .set_read_timeout(Some(SOON))
+            .expect("a time-out can be set");
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )
+        .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     /// Writes the file, starts the gateway and waits until it is ready.

@@ -10,6 +10,7 @@ pub mod dialogue;
 pub mod dns;
 pub mod dovecot;
 pub mod gateway;
+pub mod load;
 pub mod mailbox;
 pub mod mails;
 pub mod postfix;

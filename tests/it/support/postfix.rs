@@ -1,6 +1,6 @@
 //! A real Postfix of our own, beside whatever the machine has: before the gateway, or behind it.
 //!
-//! It takes mail from loopback, over TLS where the client wants. Mail for gate.example goes into its own Maildirs, or by SMTP to a
+//! It takes mail from loopback, over TLS where the client wants. Mail for its domains goes into its own Maildirs, or by SMTP to a
 //! next hop; all other mail is refused.
 
 use std::fs;
@@ -26,7 +26,8 @@ pub fn present() -> bool {
 /// Where Postfix leaves mail for gate.example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Onward {
-    /// In Maildirs of user@gate.example and second@gate.example; others are unknown.
+    /// In Maildirs of user@gate.example and second@gate.example, third@other.example and
+    /// fourth@other.example; others are unknown.
     Mailboxes,
     /// By SMTP to this address.
     NextHop(SocketAddr),
@@ -87,6 +88,21 @@ impl Postfix {
         Mailbox::at(self.path("mail").join(user))
     }
 
+    /// Whether nothing waits in its queue.
+    pub fn is_idle(&self) -> bool {
+        let folders = ["maildrop", "incoming", "active", "deferred"];
+        let mut folders = folders.map(|name| self.path("queue").join(name)).to_vec();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    _ => return false,
+                }
+            }
+        }
+        true
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("maillog")).unwrap_or_default()
@@ -109,9 +125,10 @@ impl Postfix {
         let folder = self.folder.path().display();
         let onward = match onward {
             Onward::Mailboxes => format!(
-                "virtual_mailbox_domains = gate.example\n\
+                "virtual_mailbox_domains = gate.example, other.example\n\
                  virtual_mailbox_base = {folder}/mail\n\
-                 virtual_mailbox_maps = inline:{{user@gate.example=user/, second@gate.example=second/}}\n\
+                 virtual_mailbox_maps = inline:{{user@gate.example=user/, second@gate.example=second/, \
+                 third@other.example=third/, fourth@other.example=fourth/}}\n\
                  virtual_uid_maps = static:{MAIL}\nvirtual_gid_maps = static:{MAIL}\n\
                  virtual_minimum_uid = 1\n",
                 MAIL = process::MAIL
