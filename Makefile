@@ -1,14 +1,19 @@
 # make test    everything: unit tests, dialogues, the gateway on loopback, real peers (as root these are
 #              installed where missing), doc tests
 # make check   format, lints and the quick tests, which need no network; before every commit
+# make soak    the long runs: ten minutes for each fuzz target, 100 rounds of kill -9 (docs/testing.md)
 # make bench   what must stay fast, and the gateway beside Postfix (as root)
 # make docs    the documentation of the code
 
-.PHONY: test check bench docs peers
+.PHONY: test check soak bench docs peers
 .DEFAULT_GOAL := check
 
 # nextest runs tests side by side in processes of their own; plain cargo serves, too.
 TESTS := $(shell if cargo nextest --version >/dev/null 2>&1; then echo nextest run; else echo test --lib --bins --tests; fi)
+
+# How long the long runs are.
+FUZZ_SECONDS ?= 600
+CRASH_ROUNDS ?= 100
 
 test: peers
 	cargo $(TESTS)
@@ -18,6 +23,10 @@ check:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo $(TESTS) -- --skip peers:: --skip crash:: --skip vectors::
+
+soak: peers
+	FUZZ_SECONDS=$(FUZZ_SECONDS) CRASH_ROUNDS=$(CRASH_ROUNDS) NEXTEST_PROFILE=soak \
+	cargo $(TESTS) -- fuzz:: crash::
 
 bench:
 	cargo bench

@@ -26,3 +26,7 @@ pub mod spool;
 pub mod telemetry;
 pub mod tls;
 pub mod verify;
+
+#[cfg(test)]
+#[path = "../tests/fuzz/mod.rs"]
+mod fuzz;

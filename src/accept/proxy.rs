@@ -195,6 +195,10 @@ where
 }
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/proxy.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::any;
     use proptest::prelude::proptest;

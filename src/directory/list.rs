@@ -141,3 +141,7 @@ fn parse(text: &str, domain: &Domain) -> Result<HashSet<Box<str>>, Wrong> {
     }
     Ok(recipients)
 }
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/recipients.rs"]
+mod fuzz;

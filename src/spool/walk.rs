@@ -97,3 +97,7 @@ fn unfinished(segment: &[u8], end: u64) -> u64 {
         FRAME as u64
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/segments.rs"]
+mod fuzz;

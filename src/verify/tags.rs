@@ -60,6 +60,10 @@ impl<'x> Tags<'x> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/tags.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -252,6 +252,10 @@ fn skip_comment(chars: &mut Chars<'_>) -> Result<(), Unreadable> {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/authors.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::proptest;

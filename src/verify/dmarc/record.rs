@@ -139,6 +139,10 @@ impl Alignment {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/dmarc.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::proptest;

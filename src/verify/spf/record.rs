@@ -209,6 +209,10 @@ fn ip6(text: &str) -> Result<IpNet, BadRecord> {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/spf.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::proptest;
