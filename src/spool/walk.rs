@@ -53,7 +53,7 @@ pub(super) fn walk<'a>(segment: &'a [u8], head: &Head, end: Option<u64>) -> Walk
             faults.push(position);
         }
         position = end_of(&(*offset, *record));
-        sequence = record.frame.sequence + 1;
+        sequence = record.frame.sequence.wrapping_add(1);
     }
     let mut torn = 0;
     match end {
