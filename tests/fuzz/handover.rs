@@ -35,6 +35,8 @@ struct Server {
     taken: BTreeSet<Option<usize>>,
     /// The message was sent.
     is_sent: bool,
+    /// What was answered to what, for the search.
+    heard: BTreeSet<(&'static str, u16)>,
     is_confused: bool,
 }
 
@@ -77,7 +79,7 @@ fn no_answers_make_a_recipient_count_as_delivered_that_the_server_did_not_take()
         (
             classes.collect::<BTreeSet<_>>(),
             connection as u8,
-            server.is_sent,
+            server.heard,
         )
     });
 }
@@ -115,6 +117,18 @@ fn play(
 
 impl Server {
     fn answered(&mut self, wait: Wait, response: &Response) {
+        let to = match wait {
+            Wait::Mail => "mail",
+            Wait::Rcpt(_) => "rcpt",
+            Wait::Data => "data",
+            Wait::Last => "message",
+            Wait::LastFor(place) => {
+                // RFC 2033 §4.2: no reply for those that were refused.
+                assert!(self.granted.contains(&place), "waits for {place}");
+                "message"
+            }
+        };
+        self.heard.insert((to, response.code / 100));
         if response.class() != Class::Done {
             return;
         }

@@ -26,6 +26,7 @@ fn each_octet_of_a_header_is_in_a_field_or_in_a_line_that_is_counted() {
                     .bytes()
                     .all(|octet| octet.is_ascii_graphic() && octet != b':')
             );
+            assert!(!field.name.is_empty());
             let end = whole.strip_suffix(b"\r\n").unwrap_or(whole);
             assert!(end.ends_with(field.value));
             assert!(
