@@ -1,112 +1,30 @@
 //! What is in the spool, in memory: where each message stands and how far it has come.
 //!
-//! About 60 octets a message; the envelope stays on disk. It also counts what lives in each segment,
-//! for [`super::space`].
+//! Below 50 octets a message however many there are; the envelope stays on disk. The rows lie side by
+//! side and grow by an eighth, a table of their numbers finds them, and what few messages have stands
+//! beside. It also counts what lives in each segment, for [`super::space`].
 //! Always as new as what was asked for, so at times ahead of the disk; a crash sets it back.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
+use hashbrown::HashTable;
+
 use crate::mail::id::SpoolId;
-use crate::spool::record::State;
+use crate::spool::entry::Entry;
+use crate::spool::entry::Key;
+use crate::spool::entry::Place;
+use crate::spool::entry::Rare;
+use crate::spool::entry::Row;
+use crate::spool::entry::SECOND;
+use crate::spool::entry::Stored;
 
-/// Where a record stands. A backend without segments counts the rows in `offset`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) generation: u32,
-    pub(super) offset: u32,
-    pub(super) length: u32,
-}
-
-/// Where the message itself is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    InLog,
-    InFile,
-}
-
-/// One message.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    due: u64,
-    rare: Option<Box<Rare>>,
-    place: Place,
-    attempts: u32,
-    recipients: u32,
-    /// Of its content, in octets.
-    size: u32,
-    stored: Stored,
-}
-
-/// What few messages have.
-#[derive(Debug, Clone, Default)]
-struct Rare {
-    marked: Vec<u32>,
-    held: Option<String>,
-}
-
-impl Entry {
-    /// A message of so many recipients and octets that stands at `place`.
-    pub(super) fn new(
-        place: Place,
-        recipients: usize,
-        size: u32,
-        stored: Stored,
-        state: State,
-    ) -> Entry {
-        let rare = Rare {
-            marked: state.marked,
-            held: state.held,
-        };
-        let plain = rare.marked.is_empty() && rare.held.is_none();
-        Entry {
-            due: state.due,
-            rare: (!plain).then(|| Box::new(rare)),
-            place,
-            attempts: state.attempts,
-            recipients: u32::try_from(recipients).unwrap_or(u32::MAX),
-            size,
-            stored,
-        }
-    }
-
-    pub(super) fn place(&self) -> Place {
-        self.place
-    }
-
-    /// The octets of a large message, 0 for any other.
-    pub(super) fn large(&self) -> u32 {
-        match self.stored {
-            Stored::InLog => 0,
-            Stored::InFile => self.size,
-        }
-    }
-
-    pub(super) fn stored(&self) -> Stored {
-        self.stored
-    }
-
-    pub(super) fn state(&self) -> State {
-        let rare = self.rare.as_deref().cloned().unwrap_or_default();
-        State {
-            due: self.due,
-            attempts: self.attempts,
-            held: rare.held,
-            marked: rare.marked,
-        }
-    }
-
-    pub(super) fn is_held(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.held.is_some())
-    }
-
-    fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
-    }
-}
+/// For so few messages memory is not counted.
+const SMALL: usize = 1024;
 
 /// What became of a message by a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +44,11 @@ pub(super) struct Usage {
 /// All messages in the spool.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    entries: HashMap<SpoolId, Entry>,
+    rows: Vec<Row>,
+    /// Where in `rows` each message is.
+    numbers: HashTable<u32>,
+    hasher: RandomState,
+    rare: BTreeMap<Key, Rare>,
     usage: BTreeMap<u32, Usage>,
 }
 
@@ -137,18 +59,37 @@ pub(super) fn locked(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
 
 impl Index {
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.rows.len()
     }
 
-    pub(super) fn find(&self, id: SpoolId) -> Option<&Entry> {
-        self.entries.get(&id)
+    fn number(&self, key: Key) -> Option<usize> {
+        let hash = self.hasher.hash_one(key);
+        let number = self
+            .numbers
+            .find(hash, |at| self.rows[*at as usize].key == key);
+        number.map(|number| *number as usize)
+    }
+
+    pub(super) fn contains(&self, id: SpoolId) -> bool {
+        self.number(id.into()).is_some()
+    }
+
+    pub(super) fn find(&self, id: SpoolId) -> Option<Entry> {
+        let row = self.rows[self.number(id.into())?];
+        Some(Entry::unpack(row, self.rare.get(&row.key).cloned()))
     }
 
     /// All messages in the order in which they came.
-    pub(super) fn ids(&self) -> Vec<SpoolId> {
-        let mut ids: Vec<_> = self.entries.keys().copied().collect();
+    pub(super) fn ids(&self) -> Vec<Key> {
+        let mut ids: Vec<_> = self.rows.iter().map(|row| row.key).collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// The messages that have a file of their own.
+    pub(super) fn large(&self) -> impl Iterator<Item = SpoolId> {
+        let large = self.rare.iter().filter(|(_, rare)| rare.large > 0);
+        large.map(|(key, _)| SpoolId::from(*key))
     }
 
     pub(super) fn insert(&mut self, id: SpoolId, entry: Entry) {
@@ -156,7 +97,50 @@ impl Index {
         let usage = self.usage.entry(entry.place.generation).or_default();
         usage.messages += 1;
         usage.octets += u64::from(entry.place.length);
-        self.entries.insert(id, entry);
+        let (row, rare) = entry.pack(id.into());
+        self.reserve(1);
+        let Index {
+            rows,
+            numbers,
+            hasher,
+            ..
+        } = self;
+        let number = rows.len() as u32;
+        rows.push(row);
+        let hash = |at: &u32| hasher.hash_one(rows[*at as usize].key);
+        numbers.insert_unique(hash(&number), number, hash);
+        self.rare.extend(rare.map(|rare| (row.key, rare)));
+    }
+
+    /// Makes room for so many more; an eighth at least, and no more, as that may lie idle.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let rows = &mut self.rows;
+        if rows.capacity() - rows.len() < more {
+            rows.reserve_exact(more.max(rows.len() / 8).max(SMALL));
+        }
+        let hash = |at: &u32| self.hasher.hash_one(rows[*at as usize].key);
+        self.numbers.reserve(more, hash);
+    }
+
+    /// Gives memory back where most of it is idle.
+    fn shrink(&mut self) {
+        let rows = &mut self.rows;
+        let used = rows.len();
+        if rows.capacity() > 2 * (used + SMALL) {
+            rows.shrink_to(used + used / 8);
+        }
+        if self.numbers.capacity() > 4 * (used + SMALL) {
+            let hash = |at: &u32| self.hasher.hash_one(rows[*at as usize].key);
+            self.numbers.shrink_to(used, hash);
+        }
+    }
+
+    /// Takes in all of `newer`; where both have a message, that of `newer` counts.
+    pub(super) fn absorb(&mut self, newer: Index) {
+        for row in newer.rows {
+            let rare = newer.rare.get(&row.key).cloned();
+            self.insert(row.key.into(), Entry::unpack(row, rare));
+        }
     }
 
     /// The message was copied forward, if it is still here.
@@ -169,62 +153,83 @@ impl Index {
 
     /// The message is no longer here.
     pub(super) fn remove(&mut self, id: SpoolId) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
-        if let Some(usage) = self.usage.get_mut(&entry.place.generation) {
+        let key = Key::from(id);
+        let hash = self.hasher.hash_one(key);
+        let rows = &mut self.rows;
+        let found = self
+            .numbers
+            .find_entry(hash, |at| rows[*at as usize].key == key);
+        let (number, _) = found.ok()?.remove();
+        let row = rows.swap_remove(number as usize);
+        if let Some(moved) = rows.get(number as usize) {
+            // It was the last one.
+            let (hash, last) = (self.hasher.hash_one(moved.key), rows.len() as u32);
+            let moved = self.numbers.find_mut(hash, |at| *at == last);
+            moved.into_iter().for_each(|at| *at = number);
+        }
+        self.shrink();
+        if let Some(usage) = self.usage.get_mut(&row.place.generation) {
             usage.messages -= 1;
-            usage.octets -= u64::from(entry.place.length);
+            usage.octets -= u64::from(row.place.length);
             if usage.messages == 0 {
-                self.usage.remove(&entry.place.generation);
+                self.usage.remove(&row.place.generation);
             }
         }
-        Some(entry)
+        Some(Entry::unpack(row, self.rare.remove(&key)))
     }
 
     /// These recipients are done with. The message is gone once all of them are.
     pub(super) fn mark(&mut self, id: SpoolId, recipients: &[u32]) -> Marked {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return Marked::Unknown;
-        };
-        let total = entry.recipients;
-        let rare = entry.rare();
-        rare.marked
-            .extend(recipients.iter().filter(|r| **r < total));
-        rare.marked.sort_unstable();
-        rare.marked.dedup();
-        if rare.marked.len() < total as usize {
-            return Marked::SomeLeft;
+        let mut marked = Marked::Unknown;
+        self.change(id, |entry| {
+            let total = entry.recipients;
+            let done = &mut entry.state.marked;
+            done.extend(recipients.iter().filter(|at| **at < total));
+            done.sort_unstable();
+            done.dedup();
+            marked = if done.len() < total as usize {
+                Marked::SomeLeft
+            } else {
+                Marked::Finished(entry.stored())
+            };
+        });
+        if let Marked::Finished(_) = marked {
+            self.remove(id);
         }
-        let stored = entry.stored;
-        self.remove(id);
-        Marked::Finished(stored)
+        marked
     }
 
     /// The message waits until `due`. False where it is not here.
     pub(super) fn defer(&mut self, id: SpoolId, due: u64, attempts: u32) -> bool {
         self.change(id, |entry| {
-            entry.due = due;
-            entry.attempts = attempts;
+            entry.state.due = due;
+            entry.state.attempts = attempts;
         })
     }
 
     /// The message is held. False where it is not here.
     pub(super) fn hold(&mut self, id: SpoolId, reason: String) -> bool {
-        self.change(id, |entry| entry.rare().held = Some(reason))
+        self.change(id, |entry| entry.state.held = Some(reason))
     }
 
-    /// The message is held no longer. False where it is not here.
+    /// The message is held no longer, and due `now`. False where it is not here.
     pub(super) fn release(&mut self, id: SpoolId, now: u64) -> bool {
         self.change(id, |entry| {
-            entry.rare().held = None;
-            entry.due = now;
+            entry.state.held = None;
+            entry.state.due = now - now % SECOND;
         })
     }
 
     fn change(&mut self, id: SpoolId, change: impl FnOnce(&mut Entry)) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else {
+        let Some(number) = self.number(id.into()) else {
             return false;
         };
-        change(entry);
+        let row = &mut self.rows[number];
+        let mut entry = Entry::unpack(*row, self.rare.remove(&row.key));
+        change(&mut entry);
+        let (changed, rare) = entry.pack(row.key);
+        *row = changed;
+        self.rare.extend(rare.map(|rare| (changed.key, rare)));
         true
     }
 
@@ -239,14 +244,13 @@ impl Index {
 
     /// The messages in this segment, in the order in which they stand there.
     pub(super) fn living_in(&self, generation: u32) -> Vec<SpoolId> {
-        let mut living: Vec<_> = self
-            .entries
+        let living = self
+            .rows
             .iter()
-            .filter(|(_, entry)| entry.place.generation == generation)
-            .map(|(id, entry)| (entry.place.offset, *id))
-            .collect();
+            .filter(|row| row.place.generation == generation);
+        let mut living: Vec<_> = living.map(|row| (row.place.offset, row.key)).collect();
         living.sort_unstable();
-        living.into_iter().map(|(_, id)| id).collect()
+        living.into_iter().map(|(_, key)| key.into()).collect()
     }
 }
 
@@ -254,6 +258,7 @@ impl Index {
 mod tests {
     use super::*;
     use crate::mail::id::SessionId;
+    use crate::spool::record::State;
 
     const PLACE: Place = Place {
         generation: 1,
@@ -284,7 +289,70 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_small() {
-        assert!(size_of::<(SpoolId, Entry)>() <= 64);
+    fn what_a_row_is_too_small_for_is_kept_all_the_same() {
+        let mut index = Index::default();
+        let recipients = usize::from(u16::MAX) + 1;
+        index.insert(
+            id(1),
+            Entry::new(PLACE, recipients, 9, Stored::InFile, State::default()),
+        );
+        index.defer(id(1), 7_000_001, 70_000);
+        index.hold(id(1), "odd".into());
+        let all_but_one: Vec<_> = (1..recipients as u32).collect();
+        assert_eq!(index.mark(id(1), &all_but_one), Marked::SomeLeft);
+        let entry = index.find(id(1)).unwrap();
+        assert_eq!((entry.large(), entry.stored()), (9, Stored::InFile));
+        // Not before it was asked for.
+        assert_eq!(
+            (entry.state().due, entry.state().attempts),
+            (8_000_000, 70_000)
+        );
+        assert!(entry.is_held() && entry.state().marked == all_but_one);
+        assert!(index.large().eq([id(1)]));
+        assert_eq!(index.mark(id(1), &[0]), Marked::Finished(Stored::InFile));
+        assert!(index.rare.is_empty());
+    }
+
+    #[test]
+    fn a_message_that_was_never_tried_is_due_at_once() {
+        let state = State {
+            due: 7_000_001,
+            ..State::default()
+        };
+        let new = Entry::new(PLACE, 1, 9, Stored::InLog, state);
+        assert_eq!(new.state().due, 7_000_000);
+    }
+
+    #[test]
+    fn of_two_indexes_the_newer_counts() {
+        let (mut old, mut new) = (Index::default(), Index::default());
+        (1..4).for_each(|serial| old.insert(id(serial), entry(1)));
+        (3..6).for_each(|serial| new.insert(id(serial), entry(2)));
+        new.hold(id(5), "odd".into());
+        old.absorb(new);
+        assert!(old.ids().into_iter().map(SpoolId::from).eq((1..6).map(id)));
+        assert_eq!(old.mark(id(3), &[0]), Marked::SomeLeft);
+        assert!(old.find(id(5)).unwrap().is_held());
+        assert_eq!((old.usage(1).messages, old.octets()), (5, 500));
+    }
+
+    #[test]
+    fn a_message_takes_less_than_50_octets_however_many_there_are() {
+        let mut index = Index::default();
+        let size = |index: &Index| {
+            index.rows.capacity() * size_of::<Row>() + index.numbers.allocation_size()
+        };
+        for serial in 0..120_000 {
+            index.insert(id(serial), entry(1));
+            if serial > 20_000 {
+                assert!(size(&index) < 50 * index.len(), "{serial}");
+            }
+        }
+        let full = size(&index);
+        for serial in (0..119_000).rev() {
+            assert_eq!(index.remove(id(serial)), Some(entry(1)));
+        }
+        assert!((119_000..120_000).all(|serial| index.contains(id(serial))));
+        assert!(size(&index) < full / 16, "{} of {full}", size(&index));
     }
 }

@@ -17,7 +17,7 @@ use crate::spool::Fate;
 use crate::spool::Shared;
 use crate::spool::committer::Job;
 use crate::spool::committer::Receipt;
-use crate::spool::index::Stored;
+use crate::spool::entry::Stored;
 use crate::spool::record;
 use crate::spool::record::Body;
 use crate::spool::record::Draft;

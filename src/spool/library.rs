@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use crate::mail::id::SpoolId;
 use crate::spool::Error;
 use crate::spool::arrivals::Arrival;
+use crate::spool::entry::Stored;
 use crate::spool::index::Index;
-use crate::spool::index::Stored;
 use crate::spool::index::locked;
 use crate::spool::large::Large;
 use crate::spool::log::Kept;
@@ -88,12 +88,12 @@ impl Library {
 
     fn find(&self, id: SpoolId, part: Part) -> Result<(Kept, State, Stored), Error> {
         loop {
-            let Some(entry) = locked(&self.index).find(id).cloned() else {
+            let Some(entry) = locked(&self.index).find(id) else {
                 return Err(Error::Unknown { id });
             };
             let kept = self.reader.read(id, entry.place(), part);
             if let Ok(Some(kept)) = kept {
-                return Ok((kept, entry.state(), entry.stored()));
+                return Ok((kept, entry.state().clone(), entry.stored()));
             }
             // It may have been copied forward and its old place written over while we read.
             let place = locked(&self.index).find(id).map(|entry| entry.place());

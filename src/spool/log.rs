@@ -8,8 +8,8 @@ use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
 use crate::spool::Error;
+use crate::spool::entry::Place;
 use crate::spool::index::Index;
-use crate::spool::index::Place;
 use crate::spool::record::Draft;
 
 /// The writing half, owned by the committer.

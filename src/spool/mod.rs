@@ -26,6 +26,7 @@ mod committer;
 mod condition;
 mod config;
 mod disk;
+mod entry;
 mod error;
 mod head;
 mod index;
@@ -64,9 +65,8 @@ use crate::spool::committer::Committer;
 use crate::spool::committer::Job;
 use crate::spool::condition::Condition;
 use crate::spool::disk::Disk;
-use crate::spool::index::Entry;
+use crate::spool::entry::Stored;
 use crate::spool::index::Marked;
-use crate::spool::index::Stored;
 use crate::spool::index::locked;
 use crate::spool::intake::Message;
 use crate::spool::large::Large;
@@ -153,7 +153,7 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
     metrics::queue(messages);
 
     let handover = Arc::<Handover>::default();
-    handover.offer_by_id(index.ids());
+    handover.offer_by_id(index.ids().into_iter().map(SpoolId::from));
     let condition = Arc::<Condition>::default();
     let mut log = SegmentLog::new(disk, segments, config, Arc::clone(&clock), left, lock);
     if let Err(error) = log.begin() {
@@ -234,7 +234,7 @@ impl Spool {
         content: Content,
         fate: Fate,
     ) -> Result<(), Error> {
-        if locked(&self.0.library.index).find(id).is_some() {
+        if locked(&self.0.library.index).contains(id) {
             return Err(Error::Taken { id });
         }
         if content.len() > u32::MAX as usize {
@@ -270,7 +270,8 @@ impl Spool {
     /// is loaded and was not dropped yet; small ones never do, so that a next hop which takes large
     /// ones slowly cannot stop all others. Cancel safe.
     pub async fn load(&self, id: SpoolId) -> Result<Arrival, Error> {
-        let size = locked(&self.0.library.index).find(id).map(Entry::large);
+        let entry = locked(&self.0.library.index).find(id);
+        let size = entry.map(|entry| entry.large());
         let size = size.ok_or(Error::Unknown { id })?.min(self.0.loads_size);
         let memory = Arc::clone(&self.0.loads).acquire_many_owned(size).await;
         let memory = memory.map_err(|_| Error::Closed)?;

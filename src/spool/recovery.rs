@@ -24,14 +24,14 @@ use crate::mail::id::SpoolId;
 use crate::spool::Error;
 use crate::spool::Mark;
 use crate::spool::clock::SessionClock;
+use crate::spool::entry::Entry;
+use crate::spool::entry::Place;
+use crate::spool::entry::Stored;
 use crate::spool::head::Head;
 use crate::spool::head::NoHead;
 use crate::spool::head::START;
 use crate::spool::head::VERSION;
-use crate::spool::index::Entry;
 use crate::spool::index::Index;
-use crate::spool::index::Place;
-use crate::spool::index::Stored;
 use crate::spool::large::Large;
 use crate::spool::record::Deferral;
 use crate::spool::record::Kind;
@@ -245,7 +245,7 @@ impl Recovered {
             let orphans = files.iter().filter(|id| !named(id));
             orphans.for_each(|id| large.remove(*id));
         }
-        for id in self.index.ids() {
+        for id in self.index.ids().into_iter().map(SpoolId::from) {
             let entry = self.index.find(id);
             let in_file = entry.is_some_and(|entry| entry.stored() == Stored::InFile);
             if in_file && !files.contains(&id) {
@@ -406,7 +406,12 @@ mod tests {
     }
 
     fn serials(recovered: &Recovered) -> BTreeSet<u32> {
-        recovered.index.ids().iter().map(|id| id.serial).collect()
+        recovered
+            .index
+            .ids()
+            .into_iter()
+            .map(|key| SpoolId::from(key).serial)
+            .collect()
     }
 
     /// Checks what is left when the segment `bytes` stand in place of the sound one.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::mail::content::Content;
 use crate::mail::id::SpoolId;
-use crate::spool::index::Place;
+use crate::spool::entry::Place;
 use crate::spool::log::Kept;
 use crate::spool::log::Part;
 use crate::spool::log::Reader;

@@ -15,8 +15,8 @@ use bytesize::ByteSize;
 
 use crate::mail::id::SpoolId;
 use crate::spool::Error;
+use crate::spool::entry::Place;
 use crate::spool::index::Index;
-use crate::spool::index::Place;
 use crate::spool::index::locked;
 use crate::spool::log::Log;
 use crate::spool::record::Draft;
