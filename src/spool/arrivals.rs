@@ -1,10 +1,11 @@
 //! Hands messages to the scheduler: new ones from memory, the others by way of the disk.
 //!
 //! Bounded in memory: an arrival with its content waits here only as far as the budget allows, else
-//! as its id alone, which costs less than its place in the index. So a scheduler that is slow or
+//! as its id alone, in twelve octets. So a scheduler that is slow or
 //! away stops nobody.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -19,6 +20,7 @@ use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
 use crate::spool::Library;
+use crate::spool::entry::Key;
 
 /// What is read from disk in one go.
 const READ_AT_ONCE: usize = 64;
@@ -56,7 +58,7 @@ pub(super) struct Handover {
 #[derive(Debug, Default)]
 struct Queues {
     in_memory: VecDeque<Arrival>,
-    on_disk: VecDeque<SpoolId>,
+    on_disk: VecDeque<Key>,
     closed: bool,
 }
 
@@ -71,7 +73,16 @@ impl Handover {
     }
 
     pub(super) fn offer_by_id(&self, ids: impl IntoIterator<Item = SpoolId>) {
-        self.queues().on_disk.extend(ids);
+        self.queues().on_disk.extend(ids.into_iter().map(Key::from));
+        self.wake.notify_one();
+    }
+
+    /// What was left over, in the order in which it came.
+    pub(super) fn offer_all(&self, ids: Vec<Key>) {
+        let mut queues = self.queues();
+        let newer = mem::replace(&mut queues.on_disk, ids.into());
+        queues.on_disk.extend(newer);
+        drop(queues);
         self.wake.notify_one();
     }
 
@@ -164,7 +175,13 @@ impl Arrivals {
             None if queues.on_disk.is_empty() => Next::Wait,
             None => {
                 let count = queues.on_disk.len().min(READ_AT_ONCE);
-                Next::Read(queues.on_disk.drain(..count).collect())
+                let ids = queues.on_disk.drain(..count).map(SpoolId::from).collect();
+                // After a start there are as many as there are messages; later, few.
+                let left = queues.on_disk.len();
+                if queues.on_disk.capacity() > 4 * left + READ_AT_ONCE {
+                    queues.on_disk.shrink_to(2 * left);
+                }
+                Next::Read(ids)
             }
         }
     }

@@ -28,12 +28,14 @@ use crate::spool::entry::Place;
 use crate::spool::entry::Stored;
 use crate::spool::index::locked;
 use crate::spool::library::Library;
+use crate::spool::loading::Loading;
 use crate::spool::log::Log;
 use crate::spool::record;
 use crate::spool::record::Body;
 use crate::spool::record::Draft;
 use crate::spool::record::Kind;
 use crate::spool::record::State;
+use crate::spool::segment::Sealed;
 use crate::telemetry::events;
 use crate::telemetry::metrics;
 
@@ -51,6 +53,8 @@ const ARRIVAL: u32 = 1024;
 pub(super) enum Job {
     Store(Draft, Receipt),
     Note(Draft),
+    /// All that an earlier run left is read, and stands in these files.
+    Loaded(VecDeque<Sealed>),
     /// Write what waits, let go of the directory, then answer.
     Close(oneshot::Sender<()>),
 }
@@ -70,6 +74,8 @@ pub(super) struct Receipt {
 
 /// The writer's side of the spool.
 pub(super) struct Committer {
+    /// Has to end before the log lets go of the directory, so it stands before it.
+    _loading: Loading,
     log: Box<dyn Log>,
     library: Arc<Library>,
     handover: Arc<Handover>,
@@ -89,6 +95,7 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn new(
+        loading: Loading,
         log: Box<dyn Log>,
         library: Arc<Library>,
         handover: Arc<Handover>,
@@ -96,6 +103,7 @@ impl Committer {
         memory: Arc<Semaphore>,
     ) -> Committer {
         Committer {
+            _loading: loading,
             log,
             library,
             handover,
@@ -113,7 +121,6 @@ impl Committer {
 
     /// Works until it is told to close or all senders are gone.
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        self.reclaim();
         loop {
             self.wait(jobs);
             while self.size < self.limit()
@@ -177,6 +184,10 @@ impl Committer {
                 self.notes.push_back(draft);
                 self.flush
                     .get_or_insert_with(|| Instant::now() + NOTES_WAIT);
+            }
+            Job::Loaded(earlier) => {
+                self.log.loaded(earlier);
+                self.reclaim();
             }
             Job::Close(answer) => {
                 self.closed = true;

@@ -1,6 +1,7 @@
 //! The seam: what keeps records. Today the segments of [`super::segment`]; a database can stand here
 //! with the same promises, because all that is above (queue, index, handing over) knows only this.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -11,6 +12,7 @@ use crate::spool::Error;
 use crate::spool::entry::Place;
 use crate::spool::index::Index;
 use crate::spool::record::Draft;
+use crate::spool::segment::Sealed;
 
 /// The writing half, owned by the committer.
 pub(super) trait Log: Send {
@@ -20,6 +22,10 @@ pub(super) trait Log: Send {
 
     /// Whether there is room for new messages. Asked before each batch that has any.
     fn room(&self) -> Result<(), Error>;
+
+    /// All that an earlier run left is in the index now, and stands in these files. Until this is
+    /// said, no space is taken back.
+    fn loaded(&mut self, earlier: VecDeque<Sealed>);
 
     /// Takes back the space of what is finished. Gives the messages that the caller is to append
     /// anew, so that more space can be had; they may be finished by then.

@@ -10,21 +10,25 @@
 //! [`Spool::store`] puts its record in line and waits; one writer (`committer`) appends all that is
 //! in line to the log (`segment`), syncs once, and then answers all of them; who arrives meanwhile
 //! shares the next sync. After that the message goes to the scheduler from memory ([`Arrivals`]).
-//! `recovery` reads the log at the start, `space` keeps it small.
+//! `recovery` reads at the start what is there, in a thread beside the intake (`loading`), and
+//! mostly from short `digest`s of the segments; `space` keeps the log small.
 //!
 //! In the directory: `lock`, `segments/` with the log, `large/` with a file for each large message.
 //! All of it is ours alone to read (0700, 0600).
 //!
 //! # Limits
 //!
-//! The start reads the whole log before the intake can open. A segment is held in memory while it is
-//! read. A file descriptor is kept open for each segment.
+//! Damage in a segment that has a digest is found when the message is loaded, not at the start. A
+//! segment that has none is held in memory while it is read. A file descriptor is kept open for
+//! each segment.
 
 mod arrivals;
+mod change;
 mod clock;
 mod committer;
 mod condition;
 mod config;
+mod digest;
 mod disk;
 mod entry;
 mod error;
@@ -33,7 +37,11 @@ mod index;
 mod intake;
 mod large;
 mod library;
+mod lines;
+mod loading;
+mod lock;
 mod log;
+mod reading;
 mod record;
 mod recovery;
 mod segment;
@@ -41,9 +49,6 @@ mod shelf;
 mod space;
 mod walk;
 
-use std::fs::File;
-use std::fs::TryLockError;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -56,6 +61,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
@@ -66,11 +72,13 @@ use crate::spool::committer::Job;
 use crate::spool::condition::Condition;
 use crate::spool::disk::Disk;
 use crate::spool::entry::Stored;
+use crate::spool::index::Index;
 use crate::spool::index::Marked;
 use crate::spool::index::locked;
 use crate::spool::intake::Message;
 use crate::spool::large::Large;
 use crate::spool::library::Library;
+use crate::spool::loading::Loader;
 use crate::spool::log::Log;
 use crate::spool::log::Reader;
 use crate::spool::record::Body;
@@ -78,10 +86,8 @@ use crate::spool::record::Deferral;
 use crate::spool::record::Draft;
 use crate::spool::record::Kind;
 use crate::spool::record::micros;
-use crate::spool::recovery::Recovered;
 use crate::spool::segment::SegmentLog;
 use crate::telemetry::events;
-use crate::telemetry::metrics;
 
 pub use crate::spool::arrivals::Arrival;
 pub use crate::spool::arrivals::Arrivals;
@@ -124,13 +130,16 @@ struct Shared {
     handover: Arc<Handover>,
     condition: Arc<Condition>,
     clock: Arc<SessionClock>,
+    /// Whether all that an earlier run left is read.
+    loaded: watch::Receiver<bool>,
     large_message: usize,
     largest: usize,
     keep_free: u64,
 }
 
-/// Opens the spool in this directory, which is made where it is missing, and reads what an earlier
-/// run left. Blocks on the disk. Damage is reported and never stops it; see [`Error`] for what does.
+/// Opens the spool in this directory, which is made where it is missing. Blocks on the disk. When it
+/// returns, mail can be stored; what an earlier run left is read meanwhile ([`Spool::loaded`]), and
+/// arrives then. Damage is reported and never stops it; see [`Error`] for what does.
 pub fn open(directory: &Path, config: &Config) -> Result<(Spool, Arrivals), Error> {
     open_on(Disk::default(), directory, config)
 }
@@ -143,19 +152,20 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         disk.create_directory(path)
             .map_err(|e| Error::directory(path, e))?;
     }
-    let lock = lock(&disk, directory)?;
+    let lock = lock::take(&disk, directory)?;
     let large = Large::new(disk.clone(), large);
     let clock = Arc::<SessionClock>::default();
-    let recovered = recovery::recover(&segments, &large, &clock)?;
-    let Recovered { index, left, .. } = recovered;
-    let (messages, files) = (index.len(), left.sealed.len());
-    events::spool_opened(messages, files, recovered.torn, began.elapsed());
-    metrics::queue(messages);
-
+    let (left, rest) = recovery::look(&segments, &large, &clock)?;
     let handover = Arc::<Handover>::default();
-    handover.offer_by_id(index.ids().into_iter().map(SpoolId::from));
     let condition = Arc::<Condition>::default();
-    let mut log = SegmentLog::new(disk, segments, config, Arc::clone(&clock), left, lock);
+    let mut log = SegmentLog::new(
+        disk.clone(),
+        segments,
+        config,
+        Arc::clone(&clock),
+        left,
+        lock,
+    );
     if let Err(error) = log.begin() {
         // Mail can still go out; what wants to come in tries again to begin a segment.
         events::spool_failed(&log.place(), &error.in_full());
@@ -163,16 +173,29 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
     }
     let largest = log.largest_batch();
     let reader: Arc<dyn Reader> = log.reader();
-    let library = Arc::new(Library::new(index, large, reader));
+    let library = Arc::new(Library::new(Index::default(), large, reader));
     let in_memory = u32::try_from(config.in_memory.as_u64()).unwrap_or(u32::MAX);
+    let (jobs, line) = mpsc::channel();
+    let (loaded, is_loaded) = watch::channel(false);
+    let loading = Loader {
+        rest,
+        disk,
+        library: Arc::clone(&library),
+        handover: Arc::clone(&handover),
+        jobs: jobs.clone(),
+        loaded,
+        began,
+    };
     let committer = Committer::new(
+        loading
+            .start()
+            .map_err(|e| Error::directory(directory, e))?,
         Box::new(log),
         Arc::clone(&library),
         Arc::clone(&handover),
         Arc::clone(&condition),
         Arc::new(Semaphore::new(in_memory as usize)),
     );
-    let (jobs, line) = mpsc::channel();
     thread::Builder::new()
         .name("spool".to_owned())
         .spawn(move || committer.run(&line))
@@ -190,35 +213,12 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         handover,
         condition,
         clock,
+        loaded: is_loaded,
         large_message: config.large_message.as_u64() as usize,
         largest,
         keep_free: config.keep_free.as_u64(),
     }));
     Ok((spool, arrivals))
-}
-
-/// Takes the directory for us alone, for as long as the file is open.
-fn lock(disk: &Disk, directory: &Path) -> Result<File, Error> {
-    let path = directory.join("lock");
-    let (file, holder) = disk
-        .open_lock(&path)
-        .map_err(|e| Error::directory(&path, e))?;
-    match file.try_lock() {
-        Ok(()) => (),
-        Err(TryLockError::WouldBlock) => {
-            return Err(Error::Locked {
-                directory: directory.to_owned(),
-                holder,
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(Error::directory(&path, error)),
-    }
-    // For the message of the one who finds it locked.
-    let holder = format!("process {}\n", std::process::id());
-    file.set_len(0)
-        .and_then(|()| file.write_all_at(holder.as_bytes(), 0))
-        .map_err(|e| Error::directory(&path, e))?;
-    Ok(file)
 }
 
 impl Spool {
@@ -237,6 +237,8 @@ impl Spool {
         if locked(&self.0.library.index).contains(id) {
             return Err(Error::Taken { id });
         }
+        // Each new segment's head says above which ids we are.
+        self.0.clock.seen(id.session);
         if content.len() > u32::MAX as usize {
             return Err(Error::TooLarge);
         }
@@ -343,6 +345,14 @@ impl Spool {
             }
             _ => self.0.condition.trouble(),
         }
+    }
+
+    /// Returns when all that an earlier run left is read. Until then the spool takes mail, but knows
+    /// only what came since it was opened. Cancel safe.
+    pub async fn loaded(&self) -> Result<(), Error> {
+        let mut loaded = self.0.loaded.clone();
+        let loaded = loaded.wait_for(|loaded| *loaded).await;
+        loaded.map(|_| ()).map_err(|_| Error::Closed)
     }
 
     /// Gives the ids of sessions.

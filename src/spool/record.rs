@@ -53,7 +53,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn read(byte: u8) -> Option<Kind> {
+    pub(super) fn read(byte: u8) -> Option<Kind> {
         [
             Kind::Accept,
             Kind::Result,
@@ -91,7 +91,7 @@ pub(super) struct State {
 }
 
 /// The meta of a DEFER.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Deferral {
     /// Microseconds since 1970.
     pub(super) due: u64,
@@ -130,8 +130,11 @@ pub(super) struct Draft {
     pub(super) kind: Kind,
     pub(super) id: SpoolId,
     pub(super) body: Body,
-    meta: Vec<u8>,
+    pub(super) meta: Vec<u8>,
     body_checksum: u32,
+    /// Of an ACCEPT: how many they are, and how far the message has come.
+    pub(super) recipients: usize,
+    pub(super) state: State,
 }
 
 impl Draft {
@@ -143,6 +146,8 @@ impl Draft {
             body: Body::Nothing,
             meta: json(what),
             body_checksum: 0,
+            recipients: 0,
+            state: State::default(),
         }
     }
 
@@ -154,6 +159,8 @@ impl Draft {
             body,
             meta: json(meta),
             body_checksum: checksum,
+            recipients: meta.envelope.recipients.len(),
+            state: meta.state.clone(),
         }
     }
 
@@ -347,60 +354,5 @@ fn long<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    const SEAL: Seal = Seal {
-        generation: 7,
-        salt: 0xfeed,
-    };
-
-    fn written(seal: Seal) -> Vec<u8> {
-        let id = SpoolId {
-            session: SessionId(1),
-            serial: 2,
-        };
-        let content = Content::from(Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"));
-        let mut draft = Draft::note(Kind::Hold, id, &"because");
-        draft.kind = Kind::Accept;
-        draft.body_checksum = checksum(&content);
-        draft.body = Body::Here(content);
-        let mut bytes = draft.frame(seal, 9, 1, End::OfBatch).to_vec();
-        draft.parts().for_each(|part| bytes.extend_from_slice(part));
-        bytes.resize(draft.length(), 0);
-        bytes
-    }
-
-    #[test]
-    fn a_record_is_read_as_it_was_written() {
-        let bytes = written(SEAL);
-        let record = Record::read(&bytes, SEAL).unwrap();
-        assert_eq!(record.frame.length(), bytes.len());
-        assert_eq!(record.frame.sequence, 9);
-        assert_eq!(record.frame.batch(), 8);
-        assert_eq!(record.frame.end, End::OfBatch);
-        assert_eq!(record.parse::<String>().unwrap(), "because");
-    }
-
-    #[test]
-    fn a_record_with_any_octet_changed_or_missing_is_none() {
-        let bytes = written(SEAL);
-        let padding = bytes.len() - 48 - 9 - 20;
-        for at in 0..bytes.len() - padding {
-            let mut broken = bytes.clone();
-            broken[at] ^= 0x10;
-            assert!(Record::read(&broken, SEAL).is_none(), "octet {at} changed");
-            assert!(Record::read(&bytes[..at], SEAL).is_none(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn a_record_of_another_generation_or_salt_is_none() {
-        for (generation, salt) in [(6, SEAL.salt), (SEAL.generation, 1)] {
-            let bytes = written(Seal { generation, salt });
-            assert!(Record::read(&bytes, SEAL).is_none());
-        }
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

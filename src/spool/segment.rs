@@ -7,6 +7,7 @@
 //!
 //! A file and its directory are synced before the first record in it is acknowledged. A segment
 //! whose write or sync failed is retired: nothing is written to it again.
+//! When a segment is sealed, its [`Digest`] is written beside it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -25,7 +26,9 @@ use rand::Rng;
 use crate::mail::id::SpoolId;
 use crate::spool::Config;
 use crate::spool::Error;
+use crate::spool::change::Change;
 use crate::spool::clock::SessionClock;
+use crate::spool::digest::Digest;
 use crate::spool::disk::Disk;
 use crate::spool::entry::Place;
 use crate::spool::head::COPIES;
@@ -81,6 +84,8 @@ struct Active {
     end: u64,
     /// Up to where the file was ever written.
     written: u64,
+    /// None where it grew too long to be worth it.
+    digest: Option<Digest>,
 }
 
 /// The segmented log. What it does with its space stands in [`super::space`].
@@ -97,6 +102,8 @@ pub(super) struct SegmentLog {
     pub(super) sealed: VecDeque<Sealed>,
     pub(super) spares: Vec<Spare>,
     pub(super) moving: VecDeque<SpoolId>,
+    /// The segments of an earlier run are among the sealed, and their messages in the index.
+    pub(super) loaded: bool,
     active: Option<Active>,
     /// The generation of the newest segment, and where it ends.
     newest: u32,
@@ -109,8 +116,7 @@ pub(super) struct SegmentLog {
 /// The segments that an earlier run left.
 #[derive(Debug)]
 pub(super) struct Left {
-    pub(super) shelf: Shelf,
-    pub(super) sealed: VecDeque<Sealed>,
+    pub(super) shelf: Arc<Shelf>,
     pub(super) spares: Vec<Spare>,
     /// The generation of the newest segment, or 0, and where it ends.
     pub(super) newest: u32,
@@ -141,10 +147,11 @@ impl SegmentLog {
             directory,
             capacity: size - size % ALIGN as u64,
             floor: config.keep_free.as_u64(),
-            shelf: Arc::new(left.shelf),
-            sealed: left.sealed,
+            shelf: left.shelf,
+            sealed: VecDeque::new(),
             spares: left.spares,
             moving: VecDeque::new(),
+            loaded: false,
             active: None,
             newest: left.newest,
             newest_end: left.newest_end,
@@ -191,6 +198,7 @@ impl SegmentLog {
             Ok(places) => {
                 active.end = end;
                 active.written = active.written.max(blank);
+                active.digest(batch, &places, self.capacity);
                 self.newest_end = end;
                 self.next_sequence += batch.len() as u64;
                 Ok(places)
@@ -208,6 +216,9 @@ impl SegmentLog {
 
     fn seal(&mut self, afterlife: Afterlife) {
         if let Some(active) = self.active.take() {
+            if let Some(digest) = active.digest {
+                digest.write(&self.disk, &self.directory);
+            }
             self.sealed.push_back(Sealed {
                 generation: active.segment.seal.generation,
                 since: Instant::now(),
@@ -253,10 +264,34 @@ impl SegmentLog {
             segment,
             end: START,
             written,
+            digest: Some(Digest::of(&head)),
         });
         self.newest = generation;
         self.newest_end = START;
         Ok(())
+    }
+}
+
+/// Nothing more is written, so the next start need not read the newest segment.
+impl Drop for SegmentLog {
+    fn drop(&mut self) {
+        self.seal(Afterlife::Recycle);
+    }
+}
+
+impl Active {
+    /// Adds a batch that is on disk to the digest.
+    fn digest(&mut self, batch: &[Draft], places: &[Place], capacity: u64) {
+        let Some(mut digest) = self.digest.take() else {
+            return;
+        };
+        for (draft, place) in batch.iter().zip(places) {
+            let Ok(change) = Change::of_draft(draft) else {
+                return;
+            };
+            digest.push(draft.id, *place, &change);
+        }
+        self.digest = Some(digest).filter(|digest| digest.is_worth_it(capacity));
     }
 }
 

@@ -5,6 +5,7 @@
 //! quarter alive, and at once where the disk would hold more than twice the living and four
 //! segments. A segment is written over only after its new name is on disk.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use bytesize::ByteSize;
 
 use crate::mail::id::SpoolId;
 use crate::spool::Error;
+use crate::spool::digest;
 use crate::spool::entry::Place;
 use crate::spool::index::Index;
 use crate::spool::index::locked;
@@ -55,7 +57,16 @@ impl Log for SegmentLog {
         Ok(())
     }
 
+    fn loaded(&mut self, mut earlier: VecDeque<Sealed>) {
+        earlier.append(&mut self.sealed);
+        self.sealed = earlier;
+        self.loaded = true;
+    }
+
     fn reclaim(&mut self, index: &Mutex<Index>) -> Vec<SpoolId> {
+        if !self.loaded {
+            return Vec::new();
+        }
         self.free_oldest(index);
         let Some(oldest) = self.sealed.front() else {
             return Vec::new();
@@ -102,6 +113,8 @@ impl Log for SegmentLog {
         for sealed in &mut self.sealed {
             if sealed.generation == place.generation {
                 sealed.afterlife = Afterlife::SetAside;
+                // So that the next start finds what is damaged, too.
+                digest::remove(&self.directory, place.generation);
             }
         }
     }
@@ -114,6 +127,7 @@ impl SegmentLog {
             if locked(index).usage(oldest.generation).messages > 0 {
                 return;
             }
+            digest::remove(&self.directory, oldest.generation);
             // Not out of order: a mark must not go before the message that it is for.
             if let Err(error) = self.free(oldest) {
                 let file = path(&self.directory, oldest.generation);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -99,6 +101,7 @@ async fn next(arrivals: &mut Arrivals) -> Arrival {
 
 async fn left(directory: &Path) -> BTreeMap<SpoolId, Arrival> {
     let (spool, mut arrivals) = open(directory, &small()).unwrap();
+    spool.loaded().await.unwrap();
     let count = locked(&spool.0.library.index).len();
     let mut left = BTreeMap::new();
     while left.len() < count {
@@ -123,8 +126,12 @@ fn finish(spool: &Spool, serial: u32) {
     spool.mark(id(serial), vec![(1, Mark::Failed("no such user".into()))]);
 }
 
+/// Segments or large messages.
 fn files(directory: &Path) -> usize {
-    fs::read_dir(directory).unwrap().count()
+    let files = fs::read_dir(directory).unwrap();
+    files
+        .filter(|file| file.as_ref().unwrap().path().extension() != Some("digest".as_ref()))
+        .count()
 }
 
 #[tokio::test]
@@ -644,6 +651,7 @@ async fn follow(steps: &[Step]) {
                 disk.heal();
                 spool.close().await;
                 (spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
+                spool.loaded().await.unwrap();
             }
             Step::Crash => {
                 // Notes go with the batch of this message, so that the model need not guess.
@@ -654,6 +662,7 @@ async fn follow(steps: &[Step]) {
                 spool.close().await;
                 (directory, disk) = (crashed, Disk::default());
                 (spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
+                spool.loaded().await.unwrap();
             }
         }
     }

@@ -162,7 +162,7 @@ pub fn held(id: SpoolId, reason: &dyn Display) {
     warn!(%id, %reason, "held");
 }
 
-/// What the spool found when it was opened.
+/// What the spool found from earlier, now that all of it is read. New mail was taken meanwhile.
 pub fn spool_opened(messages: usize, segments: usize, torn_bytes: u64, took: Duration) {
     info!(messages, segments, torn_bytes, took = ?took, "spool opened");
 }

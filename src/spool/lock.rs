@@ -1,0 +1,33 @@
+//! The lock file: one process at a time has a spool directory.
+
+use std::fs::File;
+use std::fs::TryLockError;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::spool::Error;
+use crate::spool::disk::Disk;
+
+/// Takes the directory for us alone, for as long as the file is open.
+pub(super) fn take(disk: &Disk, directory: &Path) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let (file, holder) = disk
+        .open_lock(&path)
+        .map_err(|e| Error::directory(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => (),
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::Locked {
+                directory: directory.to_owned(),
+                holder,
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::directory(&path, error)),
+    }
+    // For the message of the one who finds it locked.
+    let holder = format!("process {}\n", std::process::id());
+    file.set_len(0)
+        .and_then(|()| file.write_all_at(holder.as_bytes(), 0))
+        .map_err(|e| Error::directory(&path, e))?;
+    Ok(file)
+}
