@@ -2,7 +2,7 @@
 //!
 //! [`Gate::admit`] is asked once a connection and answers at once; the [`Ticket`] it gives counts
 //! until it is dropped. Knows no clock and no socket. Its memory is bounded: it remembers whoever is
-//! connected, and at most [`REMEMBERED`] who were here within the last minute.
+//! connected, and a bounded number of those who were here within the last minute.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -20,6 +20,8 @@ use ipnet::Ipv6Net;
 use serde::Deserialize;
 
 use crate::session::TurnedAway;
+use crate::session::allowance::Allowances;
+use crate::session::allowance::customer;
 
 /// `[limits]`: what one gateway takes on at a time. Whoever comes in addition is told 421 and to
 /// come back later (RFC 5321 §3.8).
@@ -91,9 +93,6 @@ pub(super) fn name(reason: TurnedAway) -> &'static str {
     }
 }
 
-/// How many allowances are remembered. Who is forgotten too early gets a fresh one, nothing worse.
-const REMEMBERED: usize = 65_536;
-
 /// Who may come in. One for all listeners.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -108,17 +107,8 @@ struct State {
     addresses: HashMap<IpAddr, u32>,
     /// Only networks with open connections.
     networks: HashMap<IpNet, u32>,
-    allowances: HashMap<IpNet, Allowance>,
-    /// At how many allowances those are forgotten that need no remembering.
-    sweep_at: usize,
-}
-
-/// A token bucket.
-#[derive(Debug)]
-struct Allowance {
-    /// How many connections may be opened now.
-    left: f64,
-    as_of: Instant,
+    /// Connections that each client may still open.
+    allowances: Allowances,
 }
 
 impl Gate {
@@ -128,8 +118,7 @@ impl Gate {
             open: 0,
             addresses: HashMap::new(),
             networks: HashMap::new(),
-            allowances: HashMap::new(),
-            sweep_at: SWEEP_FROM,
+            allowances: Allowances::default(),
         };
         Gate {
             state: Mutex::new(state),
@@ -208,20 +197,10 @@ impl State {
         if self.networks.get(&network).copied().unwrap_or(0) >= self.limits.per_network {
             return Err(TurnedAway::TooManyFromNetwork);
         }
-        self.sweep_if_due(now);
-        let full = f64::from(self.limits.connections_per_minute);
-        let allowance = self.allowances.entry(customer(ip)).or_insert(Allowance {
-            left: full,
-            as_of: now,
-        });
-        let left = allowance.at(now, full);
-        if left < 1.0 {
+        let per_minute = self.limits.connections_per_minute;
+        if !self.allowances.spend(customer(ip), per_minute, now) {
             return Err(TurnedAway::TooFast);
         }
-        *allowance = Allowance {
-            left: left - 1.0,
-            as_of: now,
-        };
         *self.addresses.entry(ip).or_default() += 1;
         *self.networks.entry(network).or_default() += 1;
         Ok(())
@@ -231,25 +210,7 @@ impl State {
         leave(&mut self.addresses, &ip);
         leave(&mut self.networks, &network(ip));
     }
-
-    /// Forgets allowances that are full again. Where that is not enough, because too many come from
-    /// too many addresses, forgets all. Costs a walk through the table, but only after the table has
-    /// grown by half or more.
-    fn sweep_if_due(&mut self, now: Instant) {
-        if self.allowances.len() < self.sweep_at {
-            return;
-        }
-        let full = f64::from(self.limits.connections_per_minute);
-        self.allowances.retain(|_, kept| kept.at(now, full) < full);
-        if self.allowances.len() > REMEMBERED / 2 {
-            self.allowances.clear();
-        }
-        self.sweep_at = (self.allowances.len() * 2).clamp(SWEEP_FROM, REMEMBERED);
-    }
 }
-
-/// Below this many allowances none is worth forgetting.
-const SWEEP_FROM: usize = 1024;
 
 /// One fewer for the key, which is forgotten with the last.
 fn leave<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
@@ -261,28 +222,11 @@ fn leave<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
     }
 }
 
-impl Allowance {
-    /// `full` is both what fills up in a minute and what there can be at most.
-    fn at(&self, now: Instant, full: f64) -> f64 {
-        let minutes = now.saturating_duration_since(self.as_of).as_secs_f64() / 60.0;
-        (self.left + minutes * full).min(full)
-    }
-}
-
-/// Whose connections share an allowance: an IPv4 address, or a /64, in which a client has as many
-/// addresses as it likes.
-fn customer(ip: IpAddr) -> IpNet {
-    match ip {
-        IpAddr::V4(_) => ip.into(),
-        IpAddr::V6(_) => network(ip),
-    }
-}
-
 /// What counts as one network: what one customer usually has.
 fn network(ip: IpAddr) -> IpNet {
     match ip {
         IpAddr::V4(ip) => IpNet::V4(Ipv4Net::new_assert(ip, 24).trunc()),
-        IpAddr::V6(ip) => IpNet::V6(Ipv6Net::new_assert(ip, 64).trunc()),
+        IpAddr::V6(_) => customer(ip),
     }
 }
 
@@ -422,29 +366,6 @@ mod tests {
         drop(first);
         assert_eq!(gate.state().open, 0);
         assert!(gate.state().networks.is_empty());
-    }
-
-    #[test]
-    fn memory_is_bounded_whoever_comes() {
-        let gate = gate(Limits::default());
-        let start = Instant::now();
-        let _stays = gate.admit(ip("192.0.2.1"), start).unwrap();
-        for n in 0..4 * REMEMBERED as u32 {
-            let stranger = IpAddr::V6(std::net::Ipv6Addr::from(
-                0x2001_0db8 << 96 | u128::from(n) << 64,
-            ));
-            drop(gate.admit(stranger, start));
-            assert!(gate.state().allowances.len() <= REMEMBERED);
-        }
-        assert_eq!(
-            gate.state().addresses,
-            HashMap::from([(ip("192.0.2.1"), 1)])
-        );
-        let later = start + Duration::from_secs(61);
-        gate.state().sweep_at = 0;
-        drop(gate.admit(ip("192.0.2.2"), later));
-        let left = gate.state().allowances.len();
-        assert_eq!(left, 1, "rested clients are forgotten");
     }
 
     #[test]

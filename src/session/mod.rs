@@ -4,6 +4,8 @@
 //! pipeline's. Here are the stream, its deadlines (`stream`), and the message while it comes in
 //! (`incoming`).
 
+pub mod allowance;
+
 mod budget;
 mod config;
 mod incoming;
