@@ -45,6 +45,7 @@ use crate::pipeline;
 use crate::pipeline::Pipeline;
 use crate::scheduler::Route;
 use crate::scheduler::Scheduler;
+use crate::session::Budget;
 use crate::session::Shared;
 use crate::spool;
 use crate::spool::Arrivals;
@@ -97,6 +98,8 @@ struct Gateway {
     certificates: tls::Store,
     dns: Dns,
     spool: Spool,
+    /// The memory that messages on their way in hold, whatever the configuration they came under.
+    budget: Budget,
     delivery: Arc<Delivery>,
     /// How the scheduler learns of new routes.
     route: watch::Sender<Route>,
@@ -112,7 +115,16 @@ impl Gateway {
         let delivery = Arc::new(Delivery::new(&config.delivery, hostname, dns.clone())?);
         let routes = Arc::new(config.routes()?);
         let (spool, arrivals) = spool::open(&config.data_dir.join("spool"), &config.spool)?;
-        let shared = shared(&config, &spool, &certificates, &dns, &delivery, &routes)?;
+        let budget = Budget::default();
+        let shared = shared(
+            &config,
+            &spool,
+            &budget,
+            &certificates,
+            &dns,
+            &delivery,
+            &routes,
+        )?;
         let asked = spool.clone();
         let gateway = Gateway {
             path,
@@ -120,6 +132,7 @@ impl Gateway {
             certificates,
             dns,
             spool,
+            budget,
             delivery,
             route: watch::Sender::new(route(&routes)),
             shared: Arc::new(ArcSwap::from_pointee(shared)),
@@ -239,6 +252,7 @@ impl Gateway {
         let shared = shared(
             &config,
             &self.spool,
+            &self.budget,
             &self.certificates,
             &self.dns,
             &self.delivery,
@@ -326,6 +340,7 @@ fn route(routes: &Arc<Routes>) -> Route {
 fn shared(
     config: &Config,
     spool: &Spool,
+    budget: &Budget,
     certificates: &tls::Store,
     dns: &Dns,
     delivery: &Arc<Delivery>,
@@ -355,6 +370,7 @@ fn shared(
         pipeline,
         spool.clone(),
         certificates,
+        budget.clone(),
     ))
 }
 

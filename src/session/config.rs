@@ -21,6 +21,8 @@ pub struct Config {
     pub errors: u32,
     /// What all messages on their way in may hold in memory; who comes on top is told to try again.
     pub memory: ByteSize,
+    /// What the messages of one client may hold of it: one address of IPv4, one /64 of IPv6.
+    pub memory_per_client: ByteSize,
     /// How long a client must be silent before it is greeted; one that talks first gets 554. Within
     /// 0s only what has come already is seen.
     #[serde(with = "humantime_serde")]
@@ -54,6 +56,7 @@ impl Default for Config {
             transactions: 1000,
             errors: 20,
             memory: ByteSize::gib(1),
+            memory_per_client: ByteSize::mib(256),
             greeting_delay: Duration::ZERO,
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(3 * 60),
@@ -87,11 +90,16 @@ impl Config {
                 "must be 1000B at least (RFC 5321 section 4.5.3.1.6)",
             );
         }
-        if self.memory < self.size {
-            fault(
-                "memory",
-                "must be as large as size, or no message of that size could come in",
-            );
+        for (key, memory) in [
+            ("memory", self.memory),
+            ("memory_per_client", self.memory_per_client),
+        ] {
+            if memory < self.size {
+                fault(
+                    key,
+                    "must be as large as size, or no message of that size could come in",
+                );
+            }
         }
         if self.size > LARGEST {
             fault(
@@ -142,6 +150,13 @@ mod tests {
             ..Config::default()
         };
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["size", "data_timeout", "errors", "transactions"]);
+        let want = [
+            "memory_per_client",
+            "size",
+            "data_timeout",
+            "errors",
+            "transactions",
+        ];
+        assert_eq!(keys, want);
     }
 }

@@ -10,18 +10,19 @@ use crate::telemetry::events;
 
 use super::Ended;
 use super::Session;
+use super::budget;
 use super::budget::Share;
 
 /// A message of which not all has come.
-pub(super) struct Incoming<'a> {
+pub(super) struct Incoming {
     pub(super) receiver: Receiver,
     pub(super) octets: Vec<u8>,
-    pub(super) share: Share<'a>,
+    pub(super) share: Share,
     /// When the whole of it has to be here.
     pub(super) deadline: Instant,
 }
 
-impl Incoming<'_> {
+impl Incoming {
     /// Gives all memory back when there is no more to be had; the rest of the message is dropped.
     fn keep_to_budget(&mut self) {
         if !self.share.covers(self.octets.len()) {
@@ -30,7 +31,7 @@ impl Incoming<'_> {
     }
 }
 
-impl<'a> Session<'a> {
+impl Session<'_> {
     /// Reads the message after DATA to its end, or to where its end was lost.
     pub(super) async fn receive_data(&mut self) -> Result<Option<Fault>, Ended> {
         let mut incoming = self.begin_message();
@@ -115,16 +116,20 @@ impl<'a> Session<'a> {
         );
     }
 
-    fn begin_message(&self) -> Incoming<'a> {
+    fn begin_message(&self) -> Incoming {
         let config = &self.shared.config;
         let limits = Limits {
             size: config.size.as_u64(),
             line: usize::try_from(config.line.as_u64()).unwrap_or(usize::MAX),
         };
+        let memory = budget::Limits {
+            in_all: config.memory,
+            per_client: config.memory_per_client,
+        };
         Incoming {
             receiver: Receiver::new(limits),
             octets: Vec::new(),
-            share: self.shared.budget.share(),
+            share: self.shared.budget.share(self.connection.peer.ip(), memory),
             deadline: self.deadline(config.message_timeout),
         }
     }

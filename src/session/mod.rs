@@ -51,9 +51,9 @@ use crate::spool::Spool;
 use crate::telemetry::events;
 use crate::tls;
 
+pub use self::budget::Budget;
 pub use self::config::Config;
 
-use self::budget::Budget;
 use self::incoming::Incoming;
 use self::stream::Stream;
 
@@ -112,13 +112,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Joins what sessions need. `spool` and `certificates` outlive a reload, the rest does not.
+    /// Joins what sessions need. `spool`, `certificates` and `budget` outlive a reload, the rest does not.
     pub fn new(
         hostname: Domain,
         config: Config,
         pipeline: Pipeline,
         spool: Spool,
         certificates: &tls::Store,
+        budget: Budget,
     ) -> Shared {
         let rules = Rules {
             hostname,
@@ -129,7 +130,7 @@ impl Shared {
         };
         Shared {
             rules: Arc::new(rules),
-            budget: Budget::new(config.memory),
+            budget,
             config,
             pipeline,
             spool,
@@ -259,7 +260,7 @@ struct Session<'a> {
     /// What is known of the transaction under way.
     case: Option<Case>,
     /// The message on its way in.
-    incoming: Option<Incoming<'a>>,
+    incoming: Option<Incoming>,
     /// Messages stored so far.
     stored: u32,
 }
