@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use super::refusals;
+
 /// `[session]`: what one connection may do, and how long it may take.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,6 +44,8 @@ pub struct Config {
     /// How long a TLS handshake may take.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
+    /// How often a client may be refused something before it has to wait.
+    pub refusals: refusals::Config,
 }
 
 /// What the spool takes, less what we write in front of a message.
@@ -63,6 +67,7 @@ impl Default for Config {
             message_timeout: Duration::from_secs(3600),
             reply_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(30),
+            refusals: refusals::Config::default(),
         }
     }
 }
@@ -121,6 +126,12 @@ impl Config {
                 );
             }
         }
+        if self.refusals.delay > refusals::LONGEST_WAIT {
+            fault(
+                "refusals.delay",
+                "must be 1min at most, or clients would give up (RFC 5321 section 4.5.3.2)",
+            );
+        }
         if self.errors == 0 {
             fault("errors", "must be 1 at least, or no mail could come in");
         }
@@ -144,6 +155,10 @@ mod tests {
         let config = Config {
             size: ByteSize::gib(4),
             memory: ByteSize::gib(4),
+            refusals: refusals::Config {
+                delay: Duration::from_secs(61),
+                ..refusals::Config::default()
+            },
             data_timeout: Duration::ZERO,
             errors: 0,
             transactions: 0,
@@ -154,6 +169,7 @@ mod tests {
             "memory_per_client",
             "size",
             "data_timeout",
+            "refusals.delay",
             "errors",
             "transactions",
         ];

@@ -1,14 +1,15 @@
 //! One connection from greeting to goodbye. It only carries: read a line, take a step, do it.
 //!
 //! What to do next is the protocol's to say ([`crate::smtp::server`]), what is allowed is the
-//! pipeline's. Here are the stream, its deadlines (`stream`), and the message while it comes in
-//! (`incoming`).
+//! pipeline's. Here are the stream, its deadlines (`stream`), the message while it comes in
+//! (`incoming`), and what keeps one client from taking the others' part (`refusals`, `budget`).
 
 pub mod allowance;
 
 mod budget;
 mod config;
 mod incoming;
+mod refusals;
 mod stream;
 
 use std::net::SocketAddr;
@@ -55,6 +56,7 @@ pub use self::budget::Budget;
 pub use self::config::Config;
 
 use self::incoming::Incoming;
+use self::refusals::Refusals;
 use self::stream::Stream;
 
 /// What a listener is for.
@@ -109,6 +111,7 @@ pub struct Shared {
     spool: Spool,
     acceptor: TlsAcceptor,
     budget: Budget,
+    refusals: Refusals,
 }
 
 impl Shared {
@@ -131,6 +134,7 @@ impl Shared {
         Shared {
             rules: Arc::new(rules),
             budget,
+            refusals: Refusals::new(config.refusals.clone()),
             config,
             pipeline,
             spool,
@@ -190,8 +194,10 @@ pub async fn serve(
         case: None,
         incoming: None,
         stored: 0,
+        held_back: Duration::ZERO,
+        stop: &stop,
     };
-    let ended = session.run(&stop).await;
+    let ended = session.run().await;
     let stored = session.stored;
     if ended == Ended::TimedOut {
         session.say(&Reply::TIMEOUT);
@@ -263,16 +269,19 @@ struct Session<'a> {
     incoming: Option<Incoming>,
     /// Messages stored so far.
     stored: u32,
+    /// How long replies have waited since we last read.
+    held_back: Duration,
+    stop: &'a CancellationToken,
 }
 
 impl<'a> Session<'a> {
-    async fn run(&mut self, stop: &CancellationToken) -> Ended {
+    async fn run(&mut self) -> Ended {
         match self.greet().await {
             Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(ended)) | Err(ended) => return ended,
         }
         loop {
-            let step = match self.next_step(stop).await {
+            let step = match self.next_step().await {
                 Ok(step) => step,
                 Err(ended) => return ended,
             };
@@ -311,7 +320,7 @@ impl<'a> Session<'a> {
     }
 
     /// Reads a line and asks the protocol what to do. Replies go out before we wait.
-    async fn next_step(&mut self, stop: &CancellationToken) -> Result<Step, Ended> {
+    async fn next_step(&mut self) -> Result<Step, Ended> {
         let mut deadline = self.deadline(self.shared.config.command_timeout);
         // Commands between the chunks of a message give it no more time: it holds memory.
         if let Some(incoming) = &self.incoming {
@@ -336,11 +345,12 @@ impl<'a> Session<'a> {
             let between_messages = self.server.transaction().is_none();
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if between_messages => {
+                () = self.stop.cancelled(), if between_messages => {
                     return Ok(Step::Close(Reply::SHUTTING_DOWN));
                 }
                 read = self.stream.fill(deadline) => read?,
             }
+            self.held_back = Duration::ZERO;
         }
     }
 
@@ -349,7 +359,7 @@ impl<'a> Session<'a> {
         loop {
             step = match step {
                 Step::Reply(reply) => {
-                    self.say(&reply);
+                    self.answer(&reply).await?;
                     return Ok(ControlFlow::Continue(()));
                 }
                 Step::Close(reply) => {
@@ -358,7 +368,7 @@ impl<'a> Session<'a> {
                     } else {
                         Ended::ByUs
                     };
-                    self.say(&reply);
+                    self.answer(&reply).await?;
                     return Ok(ControlFlow::Break(ended));
                 }
                 Step::Ask(Question::Recipient(to)) => {
@@ -390,7 +400,7 @@ impl<'a> Session<'a> {
                     self.server.data_received(fault)
                 }
                 Step::RefuseData(reply) => {
-                    self.say(&reply);
+                    self.answer(&reply).await?;
                     // RFC 2920 §3.1: DATA is the last of a group. A client that goes on before it
                     // has its 354 may be sending a message, and lines of that are no commands.
                     let is_alone = self.stream.input().is_empty();

@@ -94,6 +94,15 @@ pub fn refused(
     info!(%id, %peer, stage, %from, %rcpt, %reply, "refused");
 }
 
+/// A client that is refused a lot has to wait for a refusal. `tell` is how many of its replies have
+/// waited since the log named it last, where it is to be named again.
+pub fn slowed_down(peer: IpAddr, tell: Option<u32>) {
+    counter!("gatepost_slowed_replies_total").increment(1);
+    if let Some(replies) = tell {
+        info!(%peer, replies, "slowed down");
+    }
+}
+
 /// A rule in observe mode would have refused.
 pub fn would_refuse(
     id: SpoolId,

@@ -21,6 +21,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "TLS handshakes with clients that did not come off.",
     ),
     (
+        "gatepost_slowed_replies_total",
+        "Refusals that waited before they went out, because the client had too many of them.",
+    ),
+    (
         "gatepost_accepted_total",
         "Messages stored and acknowledged.",
     ),

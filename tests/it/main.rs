@@ -15,6 +15,7 @@ mod crash;
 mod delivery;
 mod dialogues;
 mod drain;
+mod fairness;
 mod golden;
 mod hostile;
 mod in_memory;
