@@ -297,7 +297,7 @@ impl<'a> Session<'a> {
 
     async fn greet(&mut self) -> Result<ControlFlow<Ended>, Ended> {
         if self.connection.tls == TlsMode::Implicit {
-            self.shake_hands().await?;
+            Box::pin(self.shake_hands()).await?;
         } else if self
             .stream
             .talks_within(self.shared.config.greeting_delay)
@@ -355,6 +355,8 @@ impl<'a> Session<'a> {
     }
 
     /// Does what the protocol says, until it wants the next command.
+    ///
+    /// What needs much room and little time has its own, so that a session that waits is small.
     async fn perform(&mut self, mut step: Step) -> Result<ControlFlow<Ended>, Ended> {
         loop {
             step = match step {
@@ -372,11 +374,11 @@ impl<'a> Session<'a> {
                     return Ok(ControlFlow::Break(ended));
                 }
                 Step::Ask(Question::Recipient(to)) => {
-                    let answer = self.ask_recipient(&to).await;
+                    let answer = Box::pin(self.ask_recipient(&to)).await;
                     self.server.recipient_answered(answer)
                 }
                 Step::Ask(Question::Message(envelope)) => {
-                    let answer = self.ask_message(envelope).await;
+                    let answer = Box::pin(self.ask_message(envelope)).await;
                     self.server.message_answered(answer)
                 }
                 Step::StartTls(reply) => {
@@ -387,7 +389,7 @@ impl<'a> Session<'a> {
                     }
                     self.say(&reply);
                     self.flush().await?;
-                    self.shake_hands().await?;
+                    Box::pin(self.shake_hands()).await?;
                     self.server.tls_started();
                     self.case = None;
                     return Ok(ControlFlow::Continue(()));
@@ -564,5 +566,23 @@ impl<'a> Session<'a> {
 
     fn deadline(&self, timeout: Duration) -> Instant {
         Instant::now() + timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that `serve` gives.
+    fn future<F>(
+        _serve: impl FnOnce(TcpStream, Connection, Arc<Shared>, CancellationToken) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn ten_thousand_sessions_that_wait_take_little_room() {
+        let size = future(serve);
+        assert!(size <= 2048, "a session takes {size} octets");
     }
 }
