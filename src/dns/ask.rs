@@ -1,53 +1,114 @@
-//! How a question is put to the resolver: its options, names as it wants them, and the deadline.
+//! How a question is put to the resolver: its options, names as it wants them; and its answer in
+//! our words.
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
+use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ConnectionConfig;
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::config::NameServerConfig;
 use hickory_resolver::config::ResolveHosts;
 use hickory_resolver::config::ResolverOpts;
-use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::DnsError;
 use hickory_resolver::net::NetError;
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::Name;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::Record;
+use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::system_conf::read_system_conf;
-use tokio::time::timeout;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
 use crate::dns::Config;
 use crate::dns::Error;
+use crate::dns::Existence;
 use crate::dns::Server;
+use crate::dns::answers::Answer;
+use crate::dns::answers::Kind;
+use crate::dns::answers::Records;
+use crate::mail::address::Domain;
 
-/// What the resolver said, or that it said nothing in time.
-pub(super) enum Failure {
-    Net(NetError),
-    Deadline(Duration),
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Error {
-        match failure {
-            Failure::Net(error) => error.into(),
-            Failure::Deadline(limit) => Error::Temporary(format!("no answer within {limit:?}")),
+/// Asks, as often as the config says.
+pub(super) async fn ask(
+    resolver: &TokioResolver,
+    config: &Config,
+    name: Name,
+    kind: Kind,
+) -> Result<Answer, Error> {
+    match resolver.lookup(name, record_type(kind)).await {
+        Ok(lookup) => {
+            let left = lookup
+                .valid_until()
+                .saturating_duration_since(Instant::now());
+            let records = records(kind, lookup.answers());
+            Ok(Answer::new(records, left.min(config.max_ttl)))
         }
+        Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => {
+            // RFC 8020 §2: only NXDOMAIN says that there is nothing, not an empty answer.
+            let existence = match nothing.response_code {
+                ResponseCode::NXDomain => Existence::DoesNotExist,
+                _ => Existence::Exists,
+            };
+            // RFC 2308 §5: without the SOA record nobody says for how long.
+            let said = Duration::from_secs(nothing.negative_ttl.unwrap_or(0).into());
+            let lifetime = said.clamp(config.negative_min_ttl, config.negative_max_ttl);
+            Ok(Answer::new(Records::Nothing(existence), lifetime))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Waits for an answer no longer than `limit`.
-pub(super) async fn within(
-    limit: Duration,
-    lookup: impl Future<Output = Result<Lookup, NetError>>,
-) -> Result<Lookup, Failure> {
-    match timeout(limit, lookup).await {
-        Ok(result) => result.map_err(Failure::Net),
-        Err(_) => Err(Failure::Deadline(limit)),
+fn record_type(kind: Kind) -> RecordType {
+    match kind {
+        Kind::Ipv4 => RecordType::A,
+        Kind::Ipv6 => RecordType::AAAA,
+        Kind::Exchangers => RecordType::MX,
+        Kind::Names => RecordType::PTR,
+        Kind::Texts => RecordType::TXT,
     }
+}
+
+/// The records of a kind; others, such as aliases on the way, are left out.
+fn records(kind: Kind, answers: &[Record]) -> Records {
+    let data = answers.iter().map(|record| &record.data);
+    match kind {
+        Kind::Ipv4 | Kind::Ipv6 => some(data.filter_map(|data| match (kind, data) {
+            (Kind::Ipv4, RData::A(a)) => Some(IpAddr::V4(a.0)),
+            (Kind::Ipv6, RData::AAAA(aaaa)) => Some(IpAddr::V6(aaaa.0)),
+            _ => None,
+        }))
+        .map(Records::Addresses),
+        Kind::Exchangers => some(data.filter_map(|data| match data {
+            RData::MX(mx) => Some((mx.preference, text(&mx.exchange))),
+            _ => None,
+        }))
+        .map(|mut exchangers| {
+            exchangers.sort_by_key(|(preference, _)| *preference);
+            Records::Exchangers(exchangers)
+        }),
+        Kind::Names => some(data.filter_map(|data| match data {
+            RData::PTR(ptr) => Domain::parse(&text(&ptr.0)).ok(),
+            _ => None,
+        }))
+        .map(Records::Names),
+        Kind::Texts => some(data.filter_map(|data| match data {
+            RData::TXT(txt) => Some(txt.txt_data.concat()),
+            _ => None,
+        }))
+        .map(Records::Texts),
+    }
+    .unwrap_or(Records::Nothing(Existence::Exists))
+}
+
+fn some<T>(records: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let records: Vec<T> = records.collect();
+    (!records.is_empty()).then_some(records)
 }
 
 /// The name with its final dot, so that no search domain is tried. Takes any octets in labels, as
@@ -58,7 +119,7 @@ pub(super) fn absolute(name: &str) -> Option<Name> {
 }
 
 /// A name as text without its final dot, its octets as they came.
-pub(super) fn text(name: &Name) -> String {
+fn text(name: &Name) -> String {
     let labels: Vec<_> = name.iter().map(String::from_utf8_lossy).collect();
     labels.join(".")
 }
@@ -100,12 +161,11 @@ pub(super) fn options(config: &Config) -> ResolverOpts {
     options.attempts = config.attempts.saturating_sub(1);
     options.edns0 = true;
     options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-    options.cache_size = config.cache_size;
+    // Ours stands in front of it.
+    options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
     options.positive_min_ttl = Some(config.min_ttl);
     options.positive_max_ttl = Some(config.max_ttl);
-    options.negative_min_ttl = Some(config.negative_min_ttl);
-    options.negative_max_ttl = Some(config.negative_max_ttl);
     options.try_tcp_on_error = true;
     // Questions at once on one TCP connection; one too many would be an error.
     options.max_active_requests = 1024;

@@ -11,6 +11,7 @@ use mail_auth::arc;
 use mail_auth::common::crypto::Algorithm;
 use mail_auth::common::crypto::HashAlgorithm;
 use mail_auth::common::headers::Header;
+use mail_auth::common::verify::VerifySignature;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 
@@ -18,6 +19,7 @@ use crate::dns::Dns;
 use crate::mail::address::Domain;
 use crate::verify::Arc;
 use crate::verify::ArcResult;
+use crate::verify::key::Fetched;
 use crate::verify::signed::MAX_FIELDS;
 use crate::verify::signed::MAX_SIGNED_NAMES;
 use crate::verify::signed::Signed;
@@ -41,13 +43,24 @@ pub(super) async fn verify(dns: &Dns, mail: &Signed<'_>, deadline: Instant) -> A
     let Some((message, sealers)) = read(mail) else {
         return failed;
     };
-    let parameters = Parameters::new(&message).with_txt_cache(dns.keys());
-    let validation = dns.authenticator().verify_arc(parameters);
-    let output = timeout_at(deadline, validation).await;
-    let result = match output.as_ref().map(|output| output.result()) {
-        Ok(Verdict::Pass) => ArcResult::Pass,
-        Ok(Verdict::TempError(_)) | Err(_) => ArcResult::TempError,
-        Ok(Verdict::None | Verdict::Neutral(_) | Verdict::Fail(_) | Verdict::PermError(_)) => {
+    let signature = message
+        .ams_headers
+        .last()
+        .map(|set| set.header.domain_key());
+    let seals = message.as_headers.iter().map(|set| set.header.domain_key());
+    let keys = Fetched::of(dns, signature.into_iter().chain(seals));
+    let Ok(keys) = timeout_at(deadline, keys).await else {
+        return Arc {
+            result: ArcResult::TempError,
+            sealers,
+        };
+    };
+    let parameters = Parameters::new(&message).with_txt_cache(&keys);
+    let output = dns.authenticator().verify_arc(parameters).await;
+    let result = match output.result() {
+        Verdict::Pass => ArcResult::Pass,
+        Verdict::TempError(_) => ArcResult::TempError,
+        Verdict::None | Verdict::Neutral(_) | Verdict::Fail(_) | Verdict::PermError(_) => {
             return failed;
         }
     };

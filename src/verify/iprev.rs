@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use futures_util::future::join_all;
+
 use crate::dns::Dns;
 use crate::dns::Error;
 use crate::mail::address::Domain;
@@ -22,13 +24,14 @@ pub(super) async fn check(dns: &Dns, ip: IpAddr) -> Iprev {
     }
 }
 
+/// The first name that leads back; all are asked about at once.
 async fn check_names(dns: &Dns, ip: IpAddr, names: &[Domain]) -> Iprev {
+    let names = &names[..names.len().min(MAX_NAMES)];
+    let addresses = names
+        .iter()
+        .map(|name| dns.addresses_like(ip, name.as_str()));
     let mut result = IprevResult::Fail;
-    for name in names.iter().take(MAX_NAMES) {
-        let addresses = match ip {
-            IpAddr::V4(_) => dns.ipv4(name.as_str()).await,
-            IpAddr::V6(_) => dns.ipv6(name.as_str()).await,
-        };
+    for (name, addresses) in names.iter().zip(join_all(addresses).await) {
         match addresses {
             Ok(addresses) if addresses.contains(&ip) => {
                 return Iprev {

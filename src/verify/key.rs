@@ -1,60 +1,127 @@
-//! The public key of a DKIM signature (RFC 6376 §3.6.1, §6.1.2): fetched, and asked what it is for.
+//! The public key of a DKIM signature or an ARC seal (RFC 6376 §3.6.1, §6.1.2): fetched, and asked what
+//! it is for.
 //!
 //! Read by the mail authentication library; what it leaves out of the record, the uses of the key, is
-//! read here.
+//! read here. A key is read once for each time its record was fetched.
 
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
 use mail_auth::DnsError;
 use mail_auth::Error;
+use mail_auth::ResolverCache;
+use mail_auth::Txt;
 use mail_auth::common::crypto::Algorithm;
+use mail_auth::common::parse::TxtRecordParser;
+use mail_auth::common::resolver::ToFqdn;
 use mail_auth::common::verify::DomainKey;
-use mail_auth::common::verify::VerifySignature;
-use mail_auth::dkim;
 use mail_auth::dkim::DkimError;
 
 use crate::dns;
 use crate::dns::Dns;
-use crate::dns::keys::Purpose;
 use crate::verify::DkimResult;
 use crate::verify::dkim::Outcome;
 use crate::verify::dkim::outcome;
 use crate::verify::tags::Tags;
 
-/// Fetches the key; gives its length where it is RSA.
-pub(super) async fn bits(dns: &Dns, signature: &dkim::Signature) -> Result<Option<usize>, Outcome> {
-    let name = signature.domain_key();
-    let key = dns
-        .authenticator()
-        .txt_lookup::<DomainKey>(name.as_str(), Some(dns.keys()))
-        .await
-        .map_err(|error| self::error(&error))?;
-    match purpose(dns, &name).await {
-        Ok(Purpose::Mail) => {}
-        Ok(Purpose::Other) => {
+/// A key as it was published.
+pub(super) struct Key {
+    record: Result<Arc<DomainKey>, Error>,
+    /// Whether it is for signatures of mail. The library does not tell: it drops the words of a key
+    /// record that it does not know, so that a key for something else looks like one for everything.
+    is_for_mail: bool,
+}
+
+impl Key {
+    /// The first record that can be read; each must be for mail.
+    fn read(texts: &[Vec<u8>]) -> Key {
+        let nothing = Err(Error::Dns(DnsError::InvalidRecordType));
+        let record = texts.iter().fold(nothing, |found, text| {
+            found.or_else(|_| DomainKey::parse(text))
+        });
+        Key {
+            record: record.map(Arc::new),
+            is_for_mail: texts.iter().all(|text| is_for_mail(text)),
+        }
+    }
+
+    /// Its length in bits, where it is RSA; why it cannot be used, where it cannot.
+    pub(super) fn bits(&self, algorithm: Algorithm) -> Result<Option<usize>, Outcome> {
+        let key = self.record.as_ref().map_err(error)?;
+        if !self.is_for_mail {
             return Err(outcome(
                 DkimResult::PermError,
                 "the key is not for mail signed with sha256",
             ));
         }
-        Err(_) => return Err(no_key_now()),
+        Ok(match algorithm {
+            Algorithm::Ed25519Sha256 => None,
+            Algorithm::RsaSha256 | Algorithm::RsaSha1 => Some(key.p.public_key_bits()),
+        })
     }
-    Ok(match signature.a {
-        Algorithm::Ed25519Sha256 => None,
-        Algorithm::RsaSha256 | Algorithm::RsaSha1 => Some(key.p.public_key_bits()),
-    })
 }
 
-/// What the key of that name is for; found out once for each record.
-async fn purpose(dns: &Dns, name: &str) -> Result<Purpose, dns::Error> {
-    if let Some(purpose) = dns.keys().purpose(name) {
-        return Ok(purpose);
+/// Keys that were fetched, each under its name, as the library wants them. It finds every key here that
+/// it asks for, so that it asks nobody.
+pub(super) struct Fetched(Vec<Named>);
+
+struct Named {
+    name: Box<str>,
+    key: Result<Arc<Key>, dns::Error>,
+}
+
+impl Fetched {
+    /// The keys of these names (`selector._domainkey.domain.`), asked for at once.
+    pub(super) async fn of(dns: &Dns, names: impl Iterator<Item = String>) -> Fetched {
+        let keys = names.map(|name| async move {
+            let name = name.to_fqdn().into_owned();
+            let key = dns.read(&name, Key::read).await;
+            let name = name.into_boxed_str();
+            Named { name, key }
+        });
+        Fetched(join_all(keys).await)
     }
-    let records = dns.txt(name).await?;
-    let purpose = match records.iter().all(|record| is_for_mail(record)) {
-        true => Purpose::Mail,
-        false => Purpose::Other,
-    };
-    dns.keys().set_purpose(name, purpose);
-    Ok(purpose)
+
+    /// The first of them; why it cannot be used, where it cannot.
+    pub(super) fn first(&self) -> Result<&Key, Outcome> {
+        match self.0.first().map(|named| &named.key) {
+            Some(Ok(key)) => Ok(key),
+            Some(Err(dns::Error::Temporary(_))) => Err(no_key_now()),
+            Some(Err(dns::Error::NotFound)) | None => Err(no_key()),
+        }
+    }
+}
+
+impl ResolverCache<Box<str>, Txt> for Fetched {
+    fn get<Q>(&self, name: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let mut keys = self.0.iter();
+        let named = keys.find(|named| Borrow::<Q>::borrow(&named.name) == name)?;
+        Some(match named.key.as_ref().map(|key| &key.record) {
+            Ok(Ok(key)) => Txt::DomainKey(Arc::clone(key)),
+            Ok(Err(error)) => Txt::Error(error.clone()),
+            Err(dns::Error::NotFound) => Txt::Error(Error::Dns(DnsError::InvalidRecordType)),
+            Err(dns::Error::Temporary(why)) => {
+                Txt::Error(Error::Dns(DnsError::Resolver(why.clone())))
+            }
+        })
+    }
+
+    fn remove<Q>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    fn insert(&self, _: Box<str>, _: Txt, _: Instant) {}
 }
 
 /// RFC 6376 §3.6.1: h= and s= of a key; what is not given means everything.
@@ -73,14 +140,15 @@ fn is_for_mail(record: &[u8]) -> bool {
 pub(super) fn error(error: &Error) -> Outcome {
     match error {
         Error::Dns(DnsError::Resolver(_)) => no_key_now(),
-        Error::Dns(DnsError::RecordNotFound(_)) => {
-            outcome(DkimResult::PermError, "there is no key for the signature")
-        }
         Error::Dkim(DkimError::RevokedPublicKey) => {
             outcome(DkimResult::PermError, "the key is revoked")
         }
         _ => outcome(DkimResult::PermError, "the key cannot be read"),
     }
+}
+
+fn no_key() -> Outcome {
+    outcome(DkimResult::PermError, "there is no key for the signature")
 }
 
 fn no_key_now() -> Outcome {

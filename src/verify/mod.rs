@@ -373,14 +373,14 @@ impl Verifier {
         let deadline = begin + self.config.message_deadline;
         // Something is left for DMARC, whose result a late signature need not spoil.
         let signatures_deadline = begin + self.config.message_deadline * 2 / 3;
-        let author = author::of(raw);
+        let mail = Signed::read(raw);
+        let author = author::of(&mail);
         let authors = match &author {
             Author::Domain(domain) => vec![domain.clone()],
             Author::Domains(domains) => domains.clone(),
-            Author::Fields(_) => author::all_domains(raw),
+            Author::Fields(_) => author::all_domains(&mail),
             Author::Missing | Author::Broken => Vec::new(),
         };
-        let mail = Signed::read(raw);
         let limits = dkim::Limits {
             signatures: self.config.max_signatures,
             key_bits: self.config.min_key_bits,
@@ -389,10 +389,13 @@ impl Verifier {
                 .map_or(0, |since| since.as_secs()),
             deadline: signatures_deadline,
         };
+        let fields = dkim::read(&mail, &authors);
+        let verified = fields.iter().take(limits.signatures);
+        let signers = verified.map(dkim::Field::domain);
         let (dkim, arc, found) = tokio::join!(
-            dkim::verify(&self.dns, &mail, &authors, &limits),
+            dkim::verify(&self.dns, &mail, &fields, &limits),
             arc::verify(&self.dns, &mail, signatures_deadline),
-            timeout_at(deadline, dmarc::discover(&self.dns, &authors)),
+            timeout_at(deadline, dmarc::discover(&self.dns, &authors, spf, signers)),
         );
         let dmarc = match found {
             Ok(found) => timeout_at(deadline, dmarc::evaluate(&self.dns, &found, spf, &dkim))

@@ -23,6 +23,7 @@ pub(super) const MAX_SIGNED_NAMES: usize = 256;
 pub(super) struct Signed<'x> {
     /// Names without white space, values as they came with their final CRLF.
     headers: Vec<(&'x [u8], &'x [u8])>,
+    malformed_lines: usize,
     body: &'x [u8],
     simple: OnceLock<Vec<u8>>,
     relaxed: OnceLock<Vec<u8>>,
@@ -52,6 +53,7 @@ impl<'x> Signed<'x> {
         let rest = &message[walk.position()..];
         Signed {
             headers,
+            malformed_lines: walk.malformed(),
             body: rest.strip_prefix(b"\r\n").unwrap_or(rest),
             simple: OnceLock::new(),
             relaxed: OnceLock::new(),
@@ -61,6 +63,11 @@ impl<'x> Signed<'x> {
     /// How many fields the header has.
     pub(super) fn field_count(&self) -> usize {
         self.headers.len()
+    }
+
+    /// How many lines of the header are no fields.
+    pub(super) fn malformed_lines(&self) -> usize {
+        self.malformed_lines
     }
 
     /// The fields of one name, from the top.

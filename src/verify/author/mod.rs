@@ -4,27 +4,22 @@
 //! reader of mail may take for one, and each is read strictly ([`mailboxes`]).
 
 use crate::mail::address::Domain;
-use crate::mail::headers::fields;
 use crate::verify::Author;
 use crate::verify::author::mailboxes::domains;
+use crate::verify::signed::Signed;
 
 mod mailboxes;
 
 /// From fields with addresses in more domains than this are broken: each domain costs queries.
 const MAX_DOMAINS: usize = 10;
 
-/// The author of a message that begins with its header.
-pub(super) fn of(message: &[u8]) -> Author {
-    let mut walk = fields(message);
-    let values: Vec<&[u8]> = walk
-        .by_ref()
-        .filter(|field| field.is("from"))
-        .map(|field| field.value)
-        .collect();
+/// The author of a message.
+pub(super) fn of(mail: &Signed<'_>) -> Author {
+    let values: Vec<&[u8]> = values(mail).collect();
     match values.as_slice() {
         [] => Author::Missing,
         // Some readers of mail end the header at a line that is no field, others go on behind it.
-        [_] if walk.malformed() > 0 => Author::Broken,
+        [_] if mail.malformed_lines() > 0 => Author::Broken,
         [value] => match distinct(&[value]) {
             Ok(found) => match found.as_slice() {
                 [] => Author::Broken,
@@ -41,12 +36,14 @@ pub(super) fn of(message: &[u8]) -> Author {
 }
 
 /// Every domain that any From field names, for a verdict on a message with several.
-pub(super) fn all_domains(message: &[u8]) -> Vec<Domain> {
-    let values: Vec<&[u8]> = fields(message)
-        .filter(|field| field.is("from"))
-        .map(|field| field.value)
-        .collect();
+pub(super) fn all_domains(mail: &Signed<'_>) -> Vec<Domain> {
+    let values: Vec<&[u8]> = values(mail).collect();
     distinct(&values).unwrap_or_default()
+}
+
+fn values<'x>(mail: &Signed<'x>) -> impl Iterator<Item = &'x [u8]> {
+    let fields = mail.named("from");
+    fields.map(|(_, value)| value.strip_suffix(b"\r\n").unwrap_or(value))
 }
 
 /// More domains than anyone looks up.
@@ -73,7 +70,7 @@ mod tests {
     use super::*;
 
     fn read(value: &[u8]) -> Author {
-        of(&[b"From:", value, b"\r\n\r\n"].concat())
+        of(&Signed::read(&[b"From:", value, b"\r\n\r\n"].concat()))
     }
 
     fn name(text: &str) -> Domain {
@@ -194,7 +191,7 @@ mod tests {
             ("From\0: a@b.example\r\n\r\n", Author::Missing),
             ("", Author::Missing),
         ] {
-            assert_eq!(of(message.as_bytes()), want, "{message:?}");
+            assert_eq!(of(&Signed::read(message.as_bytes())), want, "{message:?}");
         }
     }
 
@@ -203,13 +200,16 @@ mod tests {
         let many: String = (0..11)
             .map(|n| format!("From: a@d{n}.example\r\n"))
             .collect();
-        assert_eq!(of(format!("{many}\r\n").as_bytes()), Author::Broken);
+        assert_eq!(
+            of(&Signed::read(format!("{many}\r\n").as_bytes())),
+            Author::Broken
+        );
     }
 
     #[test]
     fn all_fields_are_read_where_there_are_several() {
         assert_eq!(
-            all_domains(b"From: a@b.example\r\nFrom: <c@d.example> <e@f.example>\r\nFrom: g@h.example\r\n\r\n"),
+            all_domains(&Signed::read(b"From: a@b.example\r\nFrom: <c@d.example> <e@f.example>\r\nFrom: g@h.example\r\n\r\n")),
             [name("b.example"), name("h.example")]
         );
     }

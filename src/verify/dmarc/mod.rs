@@ -4,6 +4,8 @@
 //! author's. The result is computed here from those facts, so that a temporary error that could have
 //! made the difference is never taken for a fail, nor for a pass.
 
+use futures_util::future::join_all;
+
 use crate::dns::Dns;
 use crate::dns::Error;
 use crate::dns::Existence;
@@ -21,6 +23,7 @@ use crate::verify::dmarc::record::Policies;
 use crate::verify::dmarc::record::Record;
 use crate::verify::dmarc::walk::Place;
 use crate::verify::dmarc::walk::Walk;
+use crate::verify::names::is_related;
 use crate::verify::names::is_within;
 
 mod record;
@@ -32,16 +35,27 @@ pub(super) struct Discovery {
     walk: Walk,
 }
 
-/// Finds the records that apply to each author.
-pub(super) async fn discover(dns: &Dns, authors: &[Domain]) -> Vec<Discovery> {
-    let mut found = Vec::with_capacity(authors.len());
-    for author in authors {
-        found.push(Discovery {
+/// Finds the records that apply to each author. Those of `signers` and of who SPF speaks for are asked
+/// for beside them, where they could matter for alignment, so that [`evaluate`] need not wait for them.
+pub(super) async fn discover(
+    dns: &Dns,
+    authors: &[Domain],
+    spf: &[Spf],
+    signers: impl Iterator<Item = String>,
+) -> Vec<Discovery> {
+    let found = authors.iter().map(|author| async move {
+        Discovery {
             author: author.clone(),
             walk: Walk::from(dns, author.as_str()).await,
-        });
-    }
-    found
+        }
+    });
+    let speakers = of_sender(spf).map(|spf| spf.domain.clone());
+    let near = speakers.into_iter().chain(signers).filter_map(|name| {
+        let domain = Domain::parse(&name).ok()?;
+        (is_related(&name, authors) && !authors.contains(&domain)).then_some(domain)
+    });
+    let near = near.map(|domain| async move { drop(Walk::from(dns, domain.as_str()).await) });
+    tokio::join!(join_all(found), join_all(near)).0
 }
 
 /// Whether a record applies to mail from a domain.
@@ -125,13 +139,14 @@ enum Standing {
     Unknown,
 }
 
+/// RFC 9989 §4.4.2: the MAIL FROM identity; HELO only where there is no sender (RFC 7208 §2.4).
+fn of_sender(spf: &[Spf]) -> Option<&Spf> {
+    let sender = spf.iter().find(|spf| spf.identity == SpfIdentity::MailFrom);
+    sender.or(spf.first())
+}
+
 fn identifiers<'a>(spf: &'a [Spf], signatures: &'a [Signature]) -> Vec<Identifier<'a>> {
-    // RFC 9989 §4.4.2: the MAIL FROM identity; HELO only where there is no sender (RFC 7208 §2.4).
-    let spf = spf
-        .iter()
-        .find(|spf| spf.identity == SpfIdentity::MailFrom)
-        .or(spf.first());
-    let spf = spf.and_then(|spf| {
+    let spf = of_sender(spf).and_then(|spf| {
         let standing = match spf.result {
             SpfResult::Pass => Standing::Authenticated,
             SpfResult::TempError => Standing::Unknown,

@@ -6,7 +6,7 @@
 use crate::verify::DmarcPolicy;
 
 /// What a domain publishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) policies: Policies,
     pub(super) dkim: Alignment,

@@ -5,6 +5,8 @@
 //! where RFC 9989 discards them all, and gives up a walk whose upper steps cannot be answered even
 //! where the lower ones settle the matter.
 
+use futures_util::future::join_all;
+
 use crate::dns::Dns;
 use crate::dns::Error;
 use crate::verify::dmarc::record::Record;
@@ -33,16 +35,22 @@ pub(super) enum Place {
 }
 
 impl Walk {
-    /// Walks up from a domain. At most eight questions.
+    /// Walks up from a domain. At most eight questions, all asked at once: nearly every walk goes to
+    /// its end.
     pub(super) async fn from(dns: &Dns, domain: &str) -> Walk {
         let mut walk = Walk {
             start: domain.to_owned(),
             found: Vec::new(),
             broken_off: None,
         };
-        for name in steps(domain) {
-            let record = match dns.txt(&format!("_dmarc.{name}")).await {
-                Ok(texts) => only_record(&texts),
+        let names = steps(domain);
+        let answers = names.iter().map(|name| async move {
+            let name = format!("_dmarc.{name}");
+            dns.read(&name, only_record).await
+        });
+        for (name, answer) in names.iter().zip(join_all(answers).await) {
+            let record = match answer {
+                Ok(record) => *record,
                 Err(Error::NotFound) => None,
                 Err(error) => {
                     walk.broken_off = Some(error);
@@ -51,7 +59,7 @@ impl Walk {
             };
             if let Some(record) = record {
                 let ends = record.suffix != Suffix::Unknown;
-                walk.found.push((name.to_owned(), record));
+                walk.found.push(((*name).to_owned(), record));
                 if ends {
                     break;
                 }

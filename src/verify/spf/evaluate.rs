@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 
@@ -18,11 +19,10 @@ use crate::verify::spf::Answer;
 use crate::verify::spf::Question;
 use crate::verify::spf::macros::MacroString;
 use crate::verify::spf::macros::Values;
-use crate::verify::spf::record::BadRecord;
 use crate::verify::spf::record::Mechanism;
 use crate::verify::spf::record::Prefixes;
+use crate::verify::spf::record::Published;
 use crate::verify::spf::record::Record;
-use crate::verify::spf::record::is_spf;
 
 /// RFC 7208 §4.6.4: terms of all records together that ask the DNS.
 const MAX_LOOKUPS: usize = 10;
@@ -37,12 +37,6 @@ const MAX_EXPLANATION: usize = 256;
 enum Stop {
     Temporary,
     Permanent,
-}
-
-impl From<BadRecord> for Stop {
-    fn from(_: BadRecord) -> Stop {
-        Stop::Permanent
-    }
 }
 
 /// Whether a mechanism holds for the client.
@@ -125,36 +119,27 @@ impl Evaluation<'_> {
         domain: String,
     ) -> Pin<Box<dyn Future<Output = Result<Verdict, Stop>> + Send + '_>> {
         Box::pin(async move {
-            match self.fetch(&domain).await? {
-                Some(record) => self.apply(&domain, record).await,
-                None => Ok(SpfResult::None.into()),
+            // RFC 7208 §4.4
+            match self.dns.read(&domain, Published::read).await {
+                Ok(published) => match &*published {
+                    Published::Nothing => Ok(SpfResult::None.into()),
+                    Published::Record(record) => self.apply(&domain, record).await,
+                    Published::Broken => Err(Stop::Permanent),
+                },
+                Err(Error::NotFound) => Ok(SpfResult::None.into()),
+                Err(Error::Temporary(_)) => Err(Stop::Temporary),
             }
         })
     }
 
-    /// RFC 7208 §4.4, §4.5: the one SPF record of the domain, if there is one.
-    async fn fetch(&mut self, domain: &str) -> Result<Option<Record>, Stop> {
-        let mut records = match self.dns.txt(domain).await {
-            Ok(records) => records,
-            Err(Error::NotFound) => return Ok(None),
-            Err(Error::Temporary(_)) => return Err(Stop::Temporary),
-        };
-        records.retain(|record| is_spf(record));
-        match records.as_slice() {
-            [] => Ok(None),
-            [record] => Ok(Some(Record::parse(record)?)),
-            _ => Err(Stop::Permanent),
-        }
-    }
-
     /// RFC 7208 §4.6.2: directives from the left, then redirect, else neutral.
-    async fn apply(&mut self, domain: &str, record: Record) -> Result<Verdict, Stop> {
+    async fn apply(&mut self, domain: &str, record: &Record) -> Result<Verdict, Stop> {
         for directive in &record.directives {
             if let Match::Yes = self.matches(domain, &directive.mechanism).await? {
-                let explanation = record.explanation;
+                let text = record.explanation.as_ref();
                 return Ok(Verdict {
                     result: directive.result,
-                    explanation: explanation.map(|text| (domain.to_owned(), text)),
+                    explanation: text.map(|text| (domain.to_owned(), text.clone())),
                 });
             }
         }
@@ -263,10 +248,7 @@ impl Evaluation<'_> {
 
     /// The addresses of a name in the family of the client (RFC 7208 §5).
     async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Error> {
-        match self.question.ip {
-            IpAddr::V4(_) => self.dns.ipv4(name).await,
-            IpAddr::V6(_) => self.dns.ipv6(name).await,
-        }
+        self.dns.addresses_like(self.question.ip, name).await
     }
 
     fn any_joins(&self, addresses: &[IpAddr], prefixes: Prefixes) -> Match {
@@ -349,12 +331,13 @@ impl Evaluation<'_> {
         }
         let mut validated = Vec::new();
         if let Ok(names) = self.dns.reverse(self.question.ip).await {
-            for name in names.iter().take(MAX_NAMES) {
+            let names = names.iter().take(MAX_NAMES);
+            let names = join_all(names.map(|name| async {
                 let addresses = self.addresses(name.as_str()).await.unwrap_or_default();
-                if addresses.contains(&self.question.ip) {
-                    validated.push(name.to_string());
-                }
-            }
+                let leads_back = addresses.contains(&self.question.ip);
+                leads_back.then(|| name.to_string())
+            }));
+            validated.extend(names.await.into_iter().flatten());
         }
         self.client_names = Some(validated);
     }

@@ -14,6 +14,29 @@ use ipnet::Ipv6Net;
 use crate::verify::SpfResult;
 use crate::verify::spf::macros::MacroString;
 
+/// What the TXT records of a domain say of SPF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Published {
+    Nothing,
+    Record(Record),
+    /// A record that breaks the grammar, or several.
+    Broken,
+}
+
+impl Published {
+    /// RFC 7208 §4.5: the one SPF record among the texts.
+    pub(super) fn read(texts: &[Vec<u8>]) -> Published {
+        let mut records = texts.iter().filter(|text| is_spf(text));
+        match (records.next(), records.next()) {
+            (None, _) => Published::Nothing,
+            (Some(record), None) => {
+                Record::parse(record).map_or(Published::Broken, Published::Record)
+            }
+            (Some(_), Some(_)) => Published::Broken,
+        }
+    }
+}
+
 /// A record whose grammar is right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
@@ -62,10 +85,10 @@ impl Prefixes {
 
 /// A record that breaks the grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadRecord;
+struct BadRecord;
 
 /// Whether a TXT record is an SPF record at all (RFC 7208 §4.5).
-pub(super) fn is_spf(txt: &[u8]) -> bool {
+fn is_spf(txt: &[u8]) -> bool {
     match txt.split_at_checked(6) {
         Some((version, rest)) => {
             version.eq_ignore_ascii_case(b"v=spf1") && matches!(rest.first(), None | Some(b' '))
@@ -76,7 +99,7 @@ pub(super) fn is_spf(txt: &[u8]) -> bool {
 
 impl Record {
     /// Reads a text for which [`is_spf`] holds.
-    pub(super) fn parse(txt: &[u8]) -> Result<Record, BadRecord> {
+    fn parse(txt: &[u8]) -> Result<Record, BadRecord> {
         // RFC 7208 §3.1: the record is US-ASCII.
         let text = std::str::from_utf8(txt)
             .ok()

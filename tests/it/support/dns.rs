@@ -1,7 +1,7 @@
 //! A DNS server that owns every name, keeps silent or fails where it is told to, and remembers what
 //! it was asked.
 //!
-//! It speaks the real protocol over UDP and TCP. Names that nobody gave it do not exist. Records can
+//! It speaks the real protocol over UDP and TCP, from as far away as it is told to ([`Nameserver::away`]). Names that nobody gave it do not exist. Records can
 //! be added while it runs. A zone may be given as text, one record a line: `name TYPE data`; besides
 //! A, AAAA, CNAME, MX, PTR and TXT there are `TIMEOUT` (no answer) and `SERVFAIL`, each for the types of
 //! which the name has no record.
@@ -9,6 +9,7 @@
 //! The tests against unbound and BIND stand in `peers/dns.rs`.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -32,12 +33,16 @@ use hickory_server::proto::rr::rdata::MX;
 use hickory_server::proto::rr::rdata::PTR;
 use hickory_server::proto::rr::rdata::SOA;
 use hickory_server::proto::rr::rdata::TXT;
+use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
 
 use crate::support::free_port;
 
@@ -64,6 +69,10 @@ struct Zone {
     behaviours: HashMap<Key, Behaviour>,
     /// The same for a name alone, and one type or all of which it has no record.
     exceptions: HashMap<(Key, Option<RecordType>), Behaviour>,
+    /// Names with records, and all above them.
+    there: HashSet<Key>,
+    /// How long an answer over UDP takes.
+    delay: Duration,
     questions: Vec<String>,
 }
 
@@ -161,6 +170,12 @@ impl Nameserver {
         self.add(&reverse.to_string(), RData::PTR(PTR(parse(name))))
     }
 
+    /// From now on, answers over UDP come after this time.
+    pub fn away(&self, delay: Duration) -> &Nameserver {
+        self.zone().delay = delay;
+        self
+    }
+
     /// From now on, questions about `name` and what is below it (`.`: all) go so.
     pub fn behave(&self, name: &str, behaviour: Behaviour) -> &Nameserver {
         self.zone().behaviours.insert(key(&parse(name)), behaviour);
@@ -188,6 +203,11 @@ impl Nameserver {
             .count()
     }
 
+    /// How often it was asked anything.
+    pub fn questions(&self) -> usize {
+        self.zone().questions.len()
+    }
+
     /// How to ask it, with the patience that a busy machine needs.
     pub fn config(&self) -> dns::Config {
         dns::Config {
@@ -205,11 +225,13 @@ impl Nameserver {
     }
 
     fn add(&self, name: &str, data: RData) -> &Nameserver {
+        let key = key(&parse(name));
         let mut zone = self.zone();
-        zone.records
-            .entry(key(&parse(name)))
-            .or_default()
-            .push(data);
+        let dots = key.iter().enumerate().filter(|(_, octet)| **octet == b'.');
+        let above: Vec<Key> = dots.map(|(at, _)| key[at + 1..].to_vec()).collect();
+        zone.there.extend(above);
+        zone.there.insert(key.clone());
+        zone.records.entry(key).or_default().push(data);
         drop(zone);
         self
     }
@@ -284,7 +306,7 @@ impl Zone {
 
     fn deny(&self, reply: &mut Message, name: &[u8]) {
         // RFC 8020: a name exists where one below it does.
-        if !self.records.keys().any(|there| is_in(there, name)) {
+        if !self.there.contains(name) {
             reply.metadata.response_code = ResponseCode::NXDomain;
         }
         // RFC 2308 §3: without the SOA record nobody may remember that there is nothing.
@@ -322,22 +344,35 @@ fn sockets() -> (UdpSocket, TcpListener) {
     }
 }
 
-/// The question, and the answer to it where there is one.
-fn reply_to(bytes: &[u8], zone: &Mutex<Zone>) -> Option<(Message, Message)> {
+/// The question, the answer to it where there is one, and how long that takes.
+fn reply_to(bytes: &[u8], zone: &Mutex<Zone>) -> Option<(Message, Message, Duration)> {
     let request = Message::from_vec(bytes).ok()?;
     let mut zone = zone.lock().expect("no test has panicked with it");
     let reply = zone.answer(&request)?;
-    Some((request, reply))
+    Some((request, reply, zone.delay))
 }
 
 async fn serve_udp(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
+    // As many questions as a resolver has room for before it reads them.
+    let _ = SockRef::from(&socket).set_recv_buffer_size(4 << 20);
     let socket = tokio::net::UdpSocket::from_std(socket).expect("it does not block");
+    let socket = Arc::new(socket);
+    let (queue, mut due) = mpsc::unbounded_channel::<(Instant, Vec<u8>, SocketAddr)>();
+    let sender = Arc::clone(&socket);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some((at, bytes, peer)) = due.recv().await {
+            sleep_until(at).await;
+            let _ = sender.send_to(&bytes, peer).await;
+        }
+    });
     let mut buffer = [0; 4096];
     loop {
         let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
             continue;
         };
-        let Some((request, mut reply)) = reply_to(&buffer[..length], &zone) else {
+        let came = Instant::now();
+        let Some((request, mut reply, delay)) = reply_to(&buffer[..length], &zone) else {
             continue;
         };
         let mut bytes = reply.to_vec().expect("an answer");
@@ -347,7 +382,10 @@ async fn serve_udp(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
             reply.metadata.truncation = true;
             bytes = reply.to_vec().expect("an answer");
         }
-        let _ = socket.send_to(&bytes, peer).await;
+        match delay.is_zero() {
+            true => drop(socket.send_to(&bytes, peer).await),
+            false => drop(queue.send((came + delay, bytes, peer))),
+        }
     }
 }
 
@@ -365,7 +403,7 @@ async fn serve_connection(mut stream: TcpStream, zone: Arc<Mutex<Zone>>) {
         if stream.read_exact(&mut bytes).await.is_err() {
             return;
         }
-        let Some((_, reply)) = reply_to(&bytes, &zone) else {
+        let Some((_, reply, _)) = reply_to(&bytes, &zone) else {
             continue;
         };
         let bytes = reply.to_vec().expect("an answer");

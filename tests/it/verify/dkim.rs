@@ -210,3 +210,22 @@ async fn a_message_is_judged_within_its_deadline() {
         gatepost::verify::DmarcResult::TempError
     );
 }
+
+#[tokio::test]
+async fn a_key_that_does_not_come_holds_up_no_other_signature() {
+    let signers = ["one.example", "two.example", "three.example"].map(signer);
+    let zone: String = signers[..2].iter().map(key_line).collect();
+    let server = Nameserver::with(&format!("{zone}{} TIMEOUT", signers[2].dns_name()));
+    let config = Config {
+        message_deadline: Duration::from_secs(2),
+        ..Config::default()
+    };
+    let verifier = Verifier::new(server.dns(), &domain("mx.example.net"), &config);
+    let message = signers.iter().fold(MESSAGE.to_owned(), |message, signer| {
+        signed(signer, &message)
+    });
+    let dkim = verifier.message(message.as_bytes(), &[]).await.dkim;
+    let results: Vec<_> = dkim.iter().map(|signature| signature.result).collect();
+    let want = [DkimResult::TempError, DkimResult::Pass, DkimResult::Pass];
+    assert_eq!(results, want);
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use gatepost::dns;
 use gatepost::dns::Dns;
 use gatepost::dns::Error;
@@ -124,6 +125,16 @@ async fn an_answer_good_or_empty_is_asked_for_once() {
     assert_eq!(server.times_asked("nobody.example TXT"), 1);
     // An error is worth another question.
     assert!(server.times_asked("broken.example TXT") >= 3);
+}
+
+#[tokio::test]
+async fn equal_questions_at_once_go_out_once() {
+    let server = Nameserver::with(ZONE);
+    server.away(Duration::from_millis(200));
+    let dns = server.dns();
+    let found = join_all((0..256).map(|_| dns.txt("txt.example"))).await;
+    assert!(found.iter().all(Result::is_ok));
+    assert_eq!(server.questions(), 1);
 }
 
 #[tokio::test]
