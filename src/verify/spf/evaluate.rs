@@ -17,6 +17,7 @@ use crate::verify::SpfResult;
 use crate::verify::names::is_within;
 use crate::verify::spf::Answer;
 use crate::verify::spf::Question;
+use crate::verify::spf::ahead::asking_ahead;
 use crate::verify::spf::macros::MacroString;
 use crate::verify::spf::macros::Values;
 use crate::verify::spf::record::Mechanism;
@@ -68,6 +69,7 @@ pub(super) async fn evaluate(
         client_names: None,
     };
     let record = evaluation.record_of(question.domain.to_owned());
+    let record = asking_ahead(record, dns, question, now);
     // RFC 7208 §4.6.4: a limit on the whole, of at least 20 seconds.
     match timeout_at(deadline, record).await {
         Ok(Ok(Verdict {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::dns::Dns;
 use crate::verify::SpfResult;
 
+mod ahead;
 mod evaluate;
 mod macros;
 mod record;

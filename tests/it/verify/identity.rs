@@ -113,6 +113,34 @@ async fn a_check_that_takes_too_long_is_a_temporary_error() {
 }
 
 #[tokio::test]
+async fn later_terms_are_asked_about_while_an_earlier_one_is_waited_for() {
+    let server = Nameserver::with(
+        "slow.example TXT v=spf1 include:silent.example a:a.example include:b.example -all
+         silent.example TIMEOUT
+         a.example A 192.0.2.9
+         b.example TXT v=spf1 mx ip4:192.0.2.0/24 exists:%{i}.c.example -all
+         b.example MX 10 mx.example",
+    );
+    let config = Config {
+        spf_deadline: Duration::from_secs(1),
+        ..Config::default()
+    };
+    let verifier = Verifier::new(server.dns(), &domain("mx.example.net"), &config);
+    let (result, _) = spf(&verifier, "192.0.2.1", "a@slow.example").await;
+    assert_eq!(result, SpfResult::TempError);
+    for question in [
+        "a.example A",
+        "b.example TXT",
+        "b.example MX",
+        "mx.example A",
+    ] {
+        assert_eq!(server.times_asked(question), 1, "{question}");
+    }
+    // Behind what is sure to match.
+    assert_eq!(server.times_asked("192.0.2.1.c.example A"), 0);
+}
+
+#[tokio::test]
 async fn a_helo_name_is_checked_and_a_literal_has_no_record() {
     let server = Nameserver::with(ZONE);
     let verifier = verifier(&server);
