@@ -12,6 +12,7 @@ pub mod trace;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -32,6 +33,8 @@ use crate::smtp::command::Hello;
 use crate::smtp::reply::Refusal;
 use crate::smtp::server::Verb;
 use crate::telemetry::events;
+use crate::verify::Evidence;
+use crate::verify::Iprev;
 use crate::verify::Spf;
 use crate::verify::Verifier;
 
@@ -135,6 +138,8 @@ pub struct Case {
     pub from: ReversePath,
     /// None until the first recipient asks for it.
     spf: Option<spf::Finding>,
+    /// The client's name, where it was asked for with SPF.
+    iprev: Option<Iprev>,
 }
 
 impl Case {
@@ -144,6 +149,7 @@ impl Case {
             id,
             from,
             spf: None,
+            iprev: None,
         }
     }
 
@@ -201,8 +207,8 @@ impl Pipeline {
             Answer::Unsure => return Err(Refusal::user_unsure(to)),
         };
         if case.spf.is_none() && self.needs_spf() {
-            let found = spf::find(&self.config.spf, &self.verifier, client, &case.from).await;
-            case.spf = Some(found);
+            let (found, iprev) = self.ask_about_client(client, &case.from).await;
+            (case.spf, case.iprev) = (Some(found), iprev);
         }
         if let Some(refusal) = case.spf.as_ref().and_then(|spf| spf.refusal.as_ref())
             // RFC 5321 §4.5.1; whoever gets it here.
@@ -229,8 +235,8 @@ impl Pipeline {
             self.enforce(self.config.structure.mode, client, case, "data", &refusal)?;
         }
         let (evidence, iprev) = tokio::join!(
-            self.verifier.message(received, case.spf()),
-            self.verifier.iprev(client.address),
+            self.evidence(received, case),
+            self.client_name(client, case),
         );
         let mut verdict = authenticity::judge(&self.config.dmarc, client, &evidence);
         if self.config.dmarc.mode == Mode::Observe
@@ -257,6 +263,40 @@ impl Pipeline {
             content,
             hold: verdict.hold,
         })
+    }
+
+    /// SPF, and beside it the client's name, which the message's fields will want. A refusal does not
+    /// wait for the name.
+    async fn ask_about_client(
+        &self,
+        client: &Client,
+        from: &ReversePath,
+    ) -> (spf::Finding, Option<Iprev>) {
+        let mut spf = pin!(spf::find(&self.config.spf, &self.verifier, client, from));
+        let mut name = pin!(self.verifier.iprev(client.address));
+        tokio::select! {
+            biased;
+            found = &mut spf => match found.refusal {
+                Some(_) => (found, None),
+                None => (found, Some(name.await)),
+            },
+            name = &mut name => (spf.await, Some(name)),
+        }
+    }
+
+    /// The client's name, unless it is known from RCPT TO.
+    async fn client_name(&self, client: &Client, case: &Case) -> Iprev {
+        match &case.iprev {
+            Some(known) => known.clone(),
+            None => self.verifier.iprev(client.address).await,
+        }
+    }
+
+    async fn evidence(&self, message: &[u8], case: &Case) -> Evidence {
+        match self.config.dmarc.mode {
+            Mode::Enforce | Mode::Observe => self.verifier.message(message, case.spf()).await,
+            Mode::Off => self.verifier.message_for_header(message, case.spf()).await,
+        }
     }
 
     /// DMARC rests on SPF, so its rule being off does not mean that nobody asks.

@@ -43,13 +43,17 @@ mod tags;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How long one SPF check, or another check of client or sender, may take; beyond it is a
-    /// temporary error. RFC 7208 §4.6.4 wants at least 20 seconds.
+    /// How long one SPF check, or another check of the sender, may take; beyond it is a temporary error.
+    /// RFC 7208 §4.6.4 wants at least 20 seconds.
     #[serde(with = "humantime_serde")]
     pub spf_deadline: Duration,
     /// How long all checks of one message may take together.
     #[serde(with = "humantime_serde")]
     pub message_deadline: Duration,
+    /// How long a check may take that decides nothing, whose result only stands in the result header:
+    /// the client's name, and all checks of a message where DMARC is off.
+    #[serde(with = "humantime_serde")]
+    pub header_deadline: Duration,
     /// How many DKIM signatures of a message are verified, those of the author's domain first.
     pub max_signatures: usize,
     /// The shortest RSA key of a DKIM signature that counts, in bits (RFC 8301 §3.2).
@@ -61,6 +65,7 @@ impl Default for Config {
         Config {
             spf_deadline: Duration::from_secs(20),
             message_deadline: Duration::from_secs(30),
+            header_deadline: Duration::from_secs(5),
             max_signatures: 5,
             min_key_bits: 1024,
         }
@@ -83,6 +88,11 @@ impl Config {
                 !within(self.message_deadline, dot),
                 "message_deadline",
                 "must be longer than nothing and at most \"10min\", such as \"30s\"",
+            ),
+            (
+                !within(self.header_deadline, rcpt),
+                "header_deadline",
+                "must be longer than nothing and at most \"5min\", such as \"5s\"",
             ),
             (
                 self.min_key_bits < 1024,
@@ -350,7 +360,7 @@ impl Verifier {
 
     /// Whether the client has a name that leads back to it (RFC 8601 §3).
     pub async fn iprev(&self, ip: IpAddr) -> Iprev {
-        timeout(self.config.spf_deadline, iprev::check(&self.dns, ip))
+        timeout(self.config.header_deadline, iprev::check(&self.dns, ip))
             .await
             .unwrap_or(Iprev {
                 result: IprevResult::TempError,
@@ -369,10 +379,21 @@ impl Verifier {
     /// All that can be said of the message itself. `spf` is what was found before: the HELO check and,
     /// where there was a sender, the MAIL FROM check.
     pub async fn message(&self, raw: &[u8], spf: &[Spf]) -> Evidence {
+        self.message_within(self.config.message_deadline, raw, spf)
+            .await
+    }
+
+    /// The same, where nothing hangs on it but what the result header says: it waits less.
+    pub async fn message_for_header(&self, raw: &[u8], spf: &[Spf]) -> Evidence {
+        self.message_within(self.config.header_deadline, raw, spf)
+            .await
+    }
+
+    async fn message_within(&self, limit: Duration, raw: &[u8], spf: &[Spf]) -> Evidence {
         let begin = Instant::now();
-        let deadline = begin + self.config.message_deadline;
+        let deadline = begin + limit;
         // Something is left for DMARC, whose result a late signature need not spoil.
-        let signatures_deadline = begin + self.config.message_deadline * 2 / 3;
+        let signatures_deadline = begin + limit * 2 / 3;
         let mail = Signed::read(raw);
         let author = author::of(&mail);
         let authors = match &author {
@@ -422,10 +443,17 @@ mod tests {
         let config = Config {
             spf_deadline: Duration::MAX,
             message_deadline: Duration::ZERO,
+            header_deadline: Duration::ZERO,
             min_key_bits: 512,
             ..Config::default()
         };
         let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["spf_deadline", "message_deadline", "min_key_bits"]);
+        let want = [
+            "spf_deadline",
+            "message_deadline",
+            "header_deadline",
+            "min_key_bits",
+        ];
+        assert_eq!(keys, want);
     }
 }

@@ -131,6 +131,24 @@ fn a_dns_that_says_nothing_holds_nobody_beyond_the_deadline() {
 }
 
 #[test]
+fn where_nothing_is_enforced_a_silent_dns_holds_mail_up_for_little() {
+    let mut site = site().with("[verify]\nheader_deadline = \"300ms\"");
+    (site.spf, site.dmarc) = ("mode = \"off\"", "mode = \"off\"");
+    site.dns.behave(".", Behaviour::Silent);
+    let gateway = site.start();
+    let message = mail("a@reject.example", "late");
+    let start = Instant::now();
+    let reply = deliver(&gateway, OURS, "a@reject.example", &message);
+    assert!(reply.starts_with("250"), "{reply:?}");
+    // One question alone would be given up after three seconds.
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    let results = results(&gateway);
+    assert!(results.contains("iprev=temperror"), "{results}");
+    assert!(results.contains("dmarc=temperror"), "{results}");
+}
+
+#[test]
 fn the_null_sender_is_judged_by_its_helo() {
     let site = site();
     site.dns.txt("helo.example", "v=spf1 -all");

@@ -186,29 +186,35 @@ async fn a_key_is_asked_for_once() {
     assert_eq!(server.times_asked(&question), 1);
 }
 
+const LONG: Duration = Duration::from_secs(30);
+
 #[tokio::test]
 async fn a_message_is_judged_within_its_deadline() {
     let signer = signer("example.com");
     let zone = format!("{} TIMEOUT\n_dmarc.example.com TIMEOUT", signer.dns_name());
     let server = Nameserver::with(&zone);
-    let config = Config {
-        message_deadline: Duration::from_millis(600),
-        ..Config::default()
-    };
-    let verifier = Verifier::new(server.dns(), &domain("mx.example.net"), &config);
+    let short = Duration::from_millis(600);
     let message = signed(&signer, MESSAGE);
-    let begin = std::time::Instant::now();
-    let evidence = verifier.message(message.as_bytes(), &[]).await;
-    assert!(
-        begin.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begin.elapsed()
-    );
-    assert_eq!(evidence.dkim[0].result, DkimResult::TempError);
-    assert_eq!(
-        evidence.dmarc.result,
-        gatepost::verify::DmarcResult::TempError
-    );
+    for (message_deadline, header_deadline) in [(short, LONG), (LONG, short)] {
+        let config = Config {
+            message_deadline,
+            header_deadline,
+            ..Config::default()
+        };
+        let verifier = Verifier::new(server.dns(), &domain("mx.example.net"), &config);
+        let begin = std::time::Instant::now();
+        // What decides nothing has a deadline of its own.
+        let evidence = match message_deadline < header_deadline {
+            true => verifier.message(message.as_bytes(), &[]).await,
+            false => verifier.message_for_header(message.as_bytes(), &[]).await,
+        };
+        assert!(begin.elapsed() < Duration::from_secs(2), "{config:?}");
+        assert_eq!(evidence.dkim[0].result, DkimResult::TempError);
+        assert_eq!(
+            evidence.dmarc.result,
+            gatepost::verify::DmarcResult::TempError
+        );
+    }
 }
 
 #[tokio::test]
