@@ -40,8 +40,10 @@ use gatepost::verify::Verifier;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+use crate::PROCESS;
 use crate::message;
 use crate::nameserver::Nameserver;
+use crate::processor_time;
 use crate::signer;
 use crate::spread;
 
@@ -58,19 +60,22 @@ pub(crate) fn run(rounds: usize) {
     let runtime = Runtime::new().expect("a runtime");
     let mut alone = Vec::new();
     let mut together = Vec::new();
+    let mut computed = Vec::new();
     let mut questions = 0;
     for _ in 0..rounds {
         alone.push(chains(&runtime, &server, &mails[..1]));
-        let before = server.questions();
+        let before = (server.questions(), processor_time(PROCESS));
         together.push(chains(&runtime, &server, &mails));
-        questions = server.questions() - before;
+        computed.push((processor_time(PROCESS) - before.1).as_secs_f64() * 1e3);
+        questions = server.questions() - before.0;
     }
     println!("cold, 20 ms away          of {CHAIN} x 20 ms");
     for (count, ratios) in [(1, alone), (mails.len(), together)] {
         let (ratio, least, most) = spread(ratios);
         println!("{count:3} at once               {ratio:.2} ({least:.2} to {most:.2})");
     }
-    println!("{questions} questions");
+    let (computed, _, _) = spread(computed);
+    println!("{questions} questions, {computed:.0} ms of processor time, the server's included");
 }
 
 /// How long it takes until all are taken, in times the longest chain.

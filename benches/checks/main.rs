@@ -9,8 +9,12 @@
 
 #![expect(clippy::expect_used, reason = "a bench that cannot run stops")]
 
+use std::time::Duration;
+
 use gatepost::mail::address::Domain;
 use gatepost::sign::Signer;
+use nix::time::ClockId;
+use nix::time::clock_gettime;
 use rcgen::KeyPair;
 use rcgen::PKCS_RSA_SHA256;
 
@@ -65,6 +69,15 @@ fn message(signer: &Signer, domain: &str, size: usize) -> String {
         message.push_str("A line of plain text such as people  write, of sixty octets.\r\n");
     }
     signer.sign(message.as_bytes()).expect("a signature") + &message
+}
+
+/// Of this thread: others on the machine do not count.
+const THREAD: ClockId = ClockId::CLOCK_THREAD_CPUTIME_ID;
+/// Of all threads of this process.
+const PROCESS: ClockId = ClockId::CLOCK_PROCESS_CPUTIME_ID;
+
+fn processor_time(of: ClockId) -> Duration {
+    Duration::from(clock_gettime(of).expect("there is such a clock"))
 }
 
 /// Median, least and most.

@@ -29,13 +29,13 @@ use mail_auth::Txt;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use moka::sync::Cache;
-use nix::time::ClockId;
-use nix::time::clock_gettime;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 
+use crate::THREAD;
 use crate::message;
 use crate::nameserver::Nameserver;
+use crate::processor_time;
 use crate::signer;
 use crate::spread;
 
@@ -117,15 +117,15 @@ impl Case {
             self.ours(&verifier).await;
             self.theirs(&library).await;
             for _ in 0..rounds {
-                let begin = processor_time();
+                let begin = processor_time(THREAD);
                 for _ in 0..TIMES {
                     self.ours(&verifier).await;
                 }
-                let middle = processor_time();
+                let middle = processor_time(THREAD);
                 for _ in 0..TIMES {
                     self.theirs(&library).await;
                 }
-                let end = processor_time();
+                let end = processor_time(THREAD);
                 let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(TIMES);
                 times.0.push(each(middle - begin));
                 times.1.push(each(end - middle));
@@ -214,10 +214,4 @@ impl ResolverCache<Box<str>, Txt> for Records {
     fn insert(&self, name: Box<str>, record: Txt, _: Instant) {
         self.0.insert(name, record);
     }
-}
-
-/// Of this thread, on which all is computed: others on the machine do not count.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("there is such a clock");
-    Duration::from(time)
 }
