@@ -98,7 +98,7 @@ impl Handover {
 pub struct Arrivals {
     handover: Arc<Handover>,
     library: Arc<Library>,
-    read: VecDeque<Arrival>,
+    was_read: VecDeque<Arrival>,
     reading: Option<JoinHandle<Vec<Arrival>>>,
     turn: Turn,
 }
@@ -123,7 +123,7 @@ impl Arrivals {
         Arrivals {
             handover,
             library,
-            read: VecDeque::new(),
+            was_read: VecDeque::new(),
             reading: None,
             turn: Turn::InMemory,
         }
@@ -133,22 +133,39 @@ impl Arrivals {
     pub async fn next(&mut self) -> Option<Arrival> {
         loop {
             if let Some(reading) = &mut self.reading {
-                self.read.extend(reading.await.unwrap_or_default());
+                self.was_read.extend(reading.await.unwrap_or_default());
                 self.reading = None;
             }
             match self.step() {
                 Next::Hand(arrival) => return Some(*arrival),
-                Next::Read(ids) => {
-                    let library = Arc::clone(&self.library);
-                    self.reading = Some(tokio::task::spawn_blocking(move || {
-                        let ids = ids.into_iter();
-                        ids.filter_map(|id| library.arrival(id)).collect()
-                    }));
-                }
+                Next::Read(ids) => self.read(ids),
                 Next::Wait => self.handover.wake.notified().await,
                 Next::End => return None,
             }
         }
+    }
+
+    /// The next message, where there is one without waiting.
+    pub fn at_hand(&mut self) -> Option<Arrival> {
+        if self.reading.is_some() {
+            return None;
+        }
+        match self.step() {
+            Next::Hand(arrival) => Some(*arrival),
+            Next::Read(ids) => {
+                self.read(ids);
+                None
+            }
+            Next::Wait | Next::End => None, // `next` says so again.
+        }
+    }
+
+    fn read(&mut self, ids: Vec<SpoolId>) {
+        let library = Arc::clone(&self.library);
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            let ids = ids.into_iter();
+            ids.filter_map(|id| library.arrival(id)).collect()
+        }));
     }
 
     fn step(&mut self) -> Next {
@@ -163,9 +180,9 @@ impl Arrivals {
         };
         let new = |queues: &mut Queues| queues.in_memory.pop_front();
         let ready = match turn {
-            Turn::InMemory => new(&mut queues).or_else(|| self.read.pop_front()),
-            Turn::OnDisk if queues.on_disk.is_empty() || !self.read.is_empty() => {
-                let read = self.read.pop_front();
+            Turn::InMemory => new(&mut queues).or_else(|| self.was_read.pop_front()),
+            Turn::OnDisk if queues.on_disk.is_empty() || !self.was_read.is_empty() => {
+                let read = self.was_read.pop_front();
                 read.or_else(|| new(&mut queues))
             }
             Turn::OnDisk => None,

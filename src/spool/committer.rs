@@ -52,9 +52,10 @@ const ARRIVAL: u32 = 1024;
 #[derive(Debug)]
 pub(super) enum Job {
     Store(Draft, Receipt),
-    Note(Draft),
     /// All that an earlier run left is read, and stands in these files.
     Loaded(VecDeque<Sealed>),
+    /// There are notes in line ([`Library::note`]).
+    Notes,
     /// Write what waits, let go of the directory, then answer.
     Close(oneshot::Sender<()>),
 }
@@ -128,6 +129,7 @@ impl Committer {
             {
                 self.take(job);
             }
+            self.fetch_notes();
             if self.closed && self.stores.is_empty() && self.notes.is_empty() {
                 break;
             }
@@ -173,15 +175,20 @@ impl Committer {
         }
     }
 
+    /// Notes do not wake the committer one by one; it fetches those that there are.
+    fn fetch_notes(&mut self) {
+        let notes = self.library.take_notes();
+        self.size += notes.iter().map(Draft::length).sum::<usize>();
+        self.notes.extend(notes);
+    }
+
     fn take(&mut self, job: Job) {
         match job {
             Job::Store(draft, receipt) => {
                 self.size += draft.length();
                 self.stores.push_back((draft, receipt));
             }
-            Job::Note(draft) => {
-                self.size += draft.length();
-                self.notes.push_back(draft);
+            Job::Notes => {
                 self.flush
                     .get_or_insert_with(|| Instant::now() + NOTES_WAIT);
             }

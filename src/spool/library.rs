@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use tokio::sync::Semaphore;
 
 use crate::mail::id::SpoolId;
 use crate::spool::Error;
@@ -26,6 +29,8 @@ pub(super) struct Library {
     pub(super) index: Mutex<Index>,
     pub(super) large: Large,
     reader: Arc<dyn Reader>,
+    /// Notes that the committer has not fetched yet. Changed under the lock of the index.
+    notes: Mutex<Vec<Draft>>,
 }
 
 impl Library {
@@ -34,7 +39,20 @@ impl Library {
             index: Mutex::new(index),
             large,
             reader,
+            notes: Mutex::default(),
         }
+    }
+
+    /// Puts a note in line. True where the committer does not know yet that there are any.
+    pub(super) fn note(&self, draft: Draft) -> bool {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(draft);
+        notes.len() == 1
+    }
+
+    /// Takes all notes that were put in line.
+    pub(super) fn take_notes(&self) -> Vec<Draft> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The whole message. Blocks on the disk.
@@ -53,6 +71,41 @@ impl Library {
         let mut arrival = arrival(id, kept, &state);
         arrival.content = content;
         Ok(arrival)
+    }
+
+    /// The first of these messages, one at least and as many more as stay within `octets` and have room
+    /// in `memory`. A large one comes without its content. Blocks on the disk.
+    pub(super) fn load_some(
+        &self,
+        ids: Vec<SpoolId>,
+        octets: usize,
+        memory: &Arc<Semaphore>,
+    ) -> Vec<Result<Arrival, Error>> {
+        let (mut some, mut sum) = (Vec::with_capacity(ids.len()), 0);
+        for id in ids {
+            let (length, part) = match locked(&self.index).find(id) {
+                Some(entry) if entry.stored() == Stored::InFile => (0, Part::Envelope),
+                Some(entry) => (entry.place().length, Part::Whole),
+                None => {
+                    some.push(Err(Error::Unknown { id }));
+                    continue;
+                }
+            };
+            sum += length as usize;
+            let share = Arc::clone(memory).try_acquire_many_owned(length).ok();
+            if !some.is_empty() && (share.is_none() || sum > octets) {
+                break;
+            }
+            some.push(self.find(id, part).map(|(kept, state, _)| {
+                let content = kept.content.clone();
+                Arrival {
+                    content,
+                    memory: share.map(Arc::new),
+                    ..arrival(id, kept, &state)
+                }
+            }));
+        }
+        some
     }
 
     /// The message without its content. None where it is gone, or cannot be read, which is reported.

@@ -95,6 +95,9 @@ pub use crate::spool::clock::SessionClock;
 pub use crate::spool::config::Config;
 pub use crate::spool::error::Error;
 
+/// Octets that are read in one go.
+const AHEAD: usize = 1 << 20;
+
 /// Whether a message is to be delivered or kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
@@ -126,6 +129,8 @@ struct Shared {
     /// Octets of large messages that may be loaded at once.
     loads: Arc<Semaphore>,
     loads_size: u32,
+    /// Octets of other messages that may be read ahead of their turn.
+    ahead: Arc<Semaphore>,
     library: Arc<Library>,
     handover: Arc<Handover>,
     condition: Arc<Condition>,
@@ -209,6 +214,7 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         queue_size,
         loads: Arc::new(Semaphore::new(in_memory as usize)),
         loads_size: in_memory,
+        ahead: Arc::new(Semaphore::new(in_memory as usize / 4)),
         library,
         handover,
         condition,
@@ -282,6 +288,16 @@ impl Spool {
         let mut loaded = loaded.await.unwrap_or(Err(Error::Closed))?;
         loaded.memory = Some(Arc::new(memory));
         Ok(loaded)
+    }
+
+    /// The first of these messages with their contents, read in one go: one at least, as many more as
+    /// have a megabyte together and find room in memory. One without content is large: see
+    /// [`Spool::load`]. Cancel safe.
+    pub async fn load_some(&self, ids: Vec<SpoolId>) -> Vec<Result<Arrival, Error>> {
+        let (library, memory) = (Arc::clone(&self.0.library), Arc::clone(&self.0.ahead));
+        let some = move || library.load_some(ids, AHEAD, &memory);
+        let loaded = tokio::task::spawn_blocking(some).await;
+        loaded.unwrap_or_else(|_| vec![Err(Error::Closed)])
     }
 
     /// Stored -> partly done -> finished. These recipients (indexes into the envelope's) are done
@@ -371,7 +387,9 @@ impl Spool {
 
     /// A note that comes after the end is lost like one before a crash.
     fn note(&self, draft: Draft) {
-        let _ = self.0.jobs.send(Job::Note(draft));
+        if self.0.library.note(draft) {
+            let _ = self.0.jobs.send(Job::Notes);
+        }
     }
 }
 
