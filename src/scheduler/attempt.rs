@@ -1,4 +1,4 @@
-//! One job from start to end, in a task of its own: load the message, try, mark who has it.
+//! One job from start to end: have the message, try, mark who has it.
 //!
 //! What did not come off goes back to the scheduler, which decides what that means.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use super::Route;
-use super::lanes::Road;
+use super::lane::Road;
 use crate::delivery::Delivery;
 use crate::delivery::outcome::Cause;
 use crate::delivery::outcome::Outcome;
@@ -22,14 +22,13 @@ use crate::telemetry::events;
 
 /// All that an attempt needs.
 pub(super) struct Attempt {
-    pub(super) spool: Spool,
-    pub(super) delivery: Arc<Delivery>,
     pub(super) route: Route,
     pub(super) road: Road,
     pub(super) id: SpoolId,
     /// Attempts before this one.
     pub(super) attempts: u32,
-    pub(super) message: Option<Box<Arrival>>,
+    /// Without its content where that is large.
+    pub(super) message: Box<Arrival>,
     /// Recipients that have failed for good, as indexes.
     pub(super) failed: Vec<usize>,
     /// Set where the destination was down: why.
@@ -72,30 +71,31 @@ pub(super) enum Contact {
 impl Attempt {
     /// Makes the attempt. Ends by the deadlines of the delivery. Not cancel safe: when dropped, recipients
     /// may have the message without a mark.
-    pub(super) async fn make(mut self) -> Ended {
-        let mut message = match self.message.take() {
-            Some(message) if message.content.is_some() => message,
-            _ => match self.spool.load(self.id).await {
-                Ok(message) => Box::new(message),
-                Err(spool::Error::Unknown { .. }) => return Ended::Gone,
-                Err(error) => return Ended::Unreadable(error),
-            },
-        };
-        if message.held {
+    pub(super) async fn make(mut self, spool: &Spool, delivery: &Delivery) -> Ended {
+        if self.message.held {
             return Ended::Gone;
         }
-        match &self.road {
+        let target = match &self.road {
             Road::Spread => {
                 // What waits in a lane must not hold the memory that attempts wait for.
-                (message.content, message.memory) = (None, None);
-                Ended::Spread(message)
+                (self.message.content, self.message.memory) = (None, None);
+                return Ended::Spread(self.message);
             }
-            Road::Nowhere => self.give_no_route(&message),
-            Road::To(target) => self.deliver(target, &message).await,
+            Road::Nowhere => return self.give_no_route(),
+            Road::To(target) => Arc::clone(target),
+        };
+        if self.message.content.is_none() {
+            match spool.load(self.id).await {
+                Ok(message) => *self.message = message,
+                Err(spool::Error::Unknown { .. }) => return Ended::Gone,
+                Err(error) => return Ended::Unreadable(error),
+            }
         }
+        self.deliver(&target, spool, delivery).await
     }
 
-    fn give_no_route(&self, message: &Arrival) -> Ended {
+    fn give_no_route(&self) -> Ended {
+        let message = &self.message;
         let reason = |index: usize| {
             let recipient = &message.envelope.recipients[index].address;
             let text = format!(
@@ -104,16 +104,13 @@ impl Attempt {
             );
             (index, Left::Deferred(text))
         };
-        let which = self.recipients(message, None);
-        self.tried(
-            message,
-            which.into_iter().map(reason).collect(),
-            Contact::NotTried,
-        )
+        let which = self.recipients(None);
+        self.tried(which.into_iter().map(reason).collect(), Contact::NotTried)
     }
 
-    async fn deliver(&self, target: &Target, message: &Arrival) -> Ended {
-        let which = self.recipients(message, Some(target));
+    async fn deliver(&self, target: &Target, spool: &Spool, delivery: &Delivery) -> Ended {
+        let message = &self.message;
+        let which = self.recipients(Some(target));
         let Some(content) = message.content.as_ref().filter(|_| !which.is_empty()) else {
             return Ended::Gone;
         };
@@ -125,23 +122,23 @@ impl Attempt {
         {
             let left = |index| (index, Left::Deferred(reason.to_owned()));
             let left = which.into_iter().map(left).collect();
-            return self.tried(message, left, Contact::NotTried);
+            return self.tried(left, Contact::NotTried);
         }
-        let outcomes = self
-            .delivery
+        let outcomes = delivery
             .attempt(target, self.id, &message.envelope, &which, content)
             .await;
-        self.sort(target, message, &which, outcomes)
+        self.sort(target, spool, &which, outcomes)
     }
 
     /// Marks and logs the delivered recipients, and keeps the others.
     fn sort(
         &self,
         target: &Target,
-        message: &Arrival,
+        spool: &Spool,
         which: &[usize],
         outcomes: Vec<Outcome>,
     ) -> Ended {
+        let message = &self.message;
         let delay = message.arrived.elapsed().unwrap_or_default();
         let mut contact = Contact::Made;
         let (mut marks, mut left) = (Vec::with_capacity(which.len()), Vec::new());
@@ -165,22 +162,22 @@ impl Attempt {
             }
         }
         if !marks.is_empty() {
-            self.spool.mark(self.id, marks);
+            spool.mark(self.id, marks);
         }
-        self.tried(message, left, contact)
+        self.tried(left, contact)
     }
 
     /// The recipients of this lane: those that are open, have not failed, and are routed here.
-    fn recipients(&self, message: &Arrival, target: Option<&Target>) -> Vec<usize> {
-        let open = open(message, &self.failed);
-        open.filter(|index| target_of(&self.route, message, *index).as_ref() == target)
+    fn recipients(&self, target: Option<&Target>) -> Vec<usize> {
+        let open = open(&self.message, &self.failed);
+        open.filter(|index| target_of(&self.route, &self.message, *index).as_ref() == target)
             .collect()
     }
 
-    fn tried(&self, message: &Arrival, left: Vec<(usize, Left)>, contact: Contact) -> Ended {
+    fn tried(&self, left: Vec<(usize, Left)>, contact: Contact) -> Ended {
         Ended::Tried(Tried {
-            envelope: Arc::clone(&message.envelope),
-            arrived: message.arrived,
+            envelope: Arc::clone(&self.message.envelope),
+            arrived: self.message.arrived,
             left,
             contact,
         })

@@ -3,8 +3,6 @@
 //! Pure: it is told the time and never asks for it. A lane runs a bounded number of attempts. A lane
 //! whose destination is down rests for a pause that grows; then one attempt is made, and only when
 //! it reached the destination does the lane run at full width again.
-//!
-//! A message that waits costs 32 or 40 octets here, with what the queues keep in reserve at most 80.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,62 +14,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::delivery::target::Target;
+use super::lane::Health;
+use super::lane::Job;
+use super::lane::Lane;
+use super::lane::LaneId;
+use super::lane::Road;
+use super::waiting::Clock;
+use super::waiting::Waiting;
 use crate::mail::id::SpoolId;
-use crate::spool::Arrival;
-
-/// A lane, by its place in the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct LaneId(u32);
-
-/// What a lane leads to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Road {
-    /// Messages whose destinations have to be looked up first.
-    Spread,
-    /// Recipients without a route.
-    Nowhere,
-    To(Arc<Target>),
-}
-
-/// One message in one lane.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) id: SpoolId,
-    /// Attempts made so far.
-    pub(super) attempts: u32,
-    /// None where it has to be loaded.
-    pub(super) message: Option<Box<Arrival>>,
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Later {
-    due: Instant,
-    id: SpoolId,
-    lane: LaneId,
-    attempts: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Health {
-    Up,
-    Down {
-        failures: u32,
-        since: Instant,
-        resume: Instant,
-        reason: Arc<str>,
-    },
-}
-
-#[derive(Debug)]
-struct Lane {
-    road: Road,
-    ready: VecDeque<Job>,
-    running: usize,
-    health: Health,
-    /// Whether it stands in the line of lanes that may start something.
-    in_line: bool,
-}
 
 /// All lanes. Lanes are never removed: there are as many as there ever were targets.
 #[derive(Debug)]
@@ -80,10 +30,12 @@ pub(super) struct Lanes {
     per_lane: usize,
     lanes: Vec<Lane>,
     by_road: HashMap<Road, LaneId>,
-    later: BinaryHeap<Reverse<Later>>,
+    clock: Clock,
     pauses: BinaryHeap<Reverse<(Instant, LaneId)>>,
     line: VecDeque<LaneId>,
     running: HashSet<(SpoolId, LaneId)>,
+    /// Lanes that are being read for.
+    readings: usize,
 }
 
 /// Which attempts may run at once.
@@ -93,30 +45,37 @@ pub(super) struct Limits {
     pub(super) per_lane: usize,
 }
 
-/// An attempt that is to start now.
+/// Something to do now.
 #[derive(Debug)]
-pub(super) struct Start {
-    pub(super) lane: LaneId,
-    pub(super) road: Road,
-    pub(super) job: Job,
-    /// Set for the one attempt that finds out whether a destination is back: why it was left alone.
-    pub(super) trial: Option<Arc<str>>,
+pub(super) enum Start {
+    /// Messages to be read from disk, to be followed by [`Lanes::end_read`].
+    Read { lane: LaneId, ids: Vec<SpoolId> },
+    /// An attempt, to be followed by [`Lanes::ended`].
+    Try {
+        lane: LaneId,
+        road: Road,
+        job: Job,
+        /// Set for the one attempt that finds out whether a destination is back: why it was left alone.
+        trial: Option<Arc<str>>,
+    },
 }
 
 /// The same message is under way; look again then.
 const COLLISION: Duration = Duration::from_secs(5);
 
 impl Lanes {
-    pub(super) fn new(limits: Limits) -> Lanes {
+    /// Nothing is ever due before the `beginning`.
+    pub(super) fn new(limits: Limits, beginning: Instant) -> Lanes {
         Lanes {
             in_all: limits.in_all.max(1),
             per_lane: limits.per_lane.max(1),
             lanes: Vec::new(),
             by_road: HashMap::new(),
-            later: BinaryHeap::new(),
+            clock: Clock::new(beginning),
             pauses: BinaryHeap::new(),
             line: VecDeque::new(),
             running: HashSet::new(),
+            readings: 0,
         }
     }
 
@@ -126,65 +85,52 @@ impl Lanes {
             return *lane;
         }
         let lane = LaneId(self.lanes.len() as u32);
-        self.lanes.push(Lane {
-            road: road.clone(),
-            ready: VecDeque::new(),
-            running: 0,
-            health: Health::Up,
-            in_line: false,
-        });
+        self.lanes.push(Lane::new(road.clone()));
         self.by_road.insert(road, lane);
         lane
     }
 
     pub(super) fn road(&self, lane: LaneId) -> &Road {
-        &self.lanes[lane.0 as usize].road
+        &self.of(lane).road
     }
 
     /// How many wait in this lane for their turn.
     pub(super) fn queued(&self, lane: LaneId) -> usize {
-        self.lanes[lane.0 as usize].ready.len()
+        let lane = self.of(lane);
+        lane.on_disk.len() + lane.reading.len() + lane.read.len() + lane.fresh.len()
     }
 
-    /// Puts a job at the end of its lane.
-    pub(super) fn ready(&mut self, lane: LaneId, mut job: Job, now: Instant) {
-        let resting = matches!(self.lanes[lane.0 as usize].health, Health::Down { .. });
-        if resting {
-            job.message = None;
+    /// Puts a message that was stored just now at the end of its lane.
+    pub(super) fn fresh(&mut self, lane: LaneId, job: Job, now: Instant) {
+        let this = self.of_mut(lane);
+        match this.health {
+            Health::Up => this.fresh.push_back(job),
+            Health::Down { .. } => this.on_disk.push_back(job.put_down()),
         }
-        self.lanes[lane.0 as usize].ready.push_back(job);
         self.line_up(lane, now);
     }
 
-    /// Puts a job off until `due`.
-    pub(super) fn later(&mut self, lane: LaneId, id: SpoolId, attempts: u32, due: Instant) {
-        let later = Later {
-            due,
-            id,
-            lane,
-            attempts,
-        };
-        self.later.push(Reverse(later));
+    /// Puts a message that is on disk at the end of its lane.
+    pub(super) fn ready(&mut self, lane: LaneId, waiting: Waiting, now: Instant) {
+        self.of_mut(lane).on_disk.push_back(waiting);
+        self.line_up(lane, now);
+    }
+
+    /// Puts a message off until `due`.
+    pub(super) fn later(&mut self, lane: LaneId, waiting: Waiting, due: Instant) {
+        self.clock.put_off(lane, waiting, due);
     }
 
     /// When to call [`Lanes::wake`] next.
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        let later = self.later.peek().map(|Reverse(later)| later.due);
         let pause = self.pauses.peek().map(|Reverse((resume, _))| *resume);
-        later.into_iter().chain(pause).min()
+        self.clock.next().into_iter().chain(pause).min()
     }
 
     /// Brings back what is due.
     pub(super) fn wake(&mut self, now: Instant) {
-        while self.later.peek().is_some_and(|later| later.0.due <= now)
-            && let Some(Reverse(later)) = self.later.pop()
-        {
-            let job = Job {
-                id: later.id,
-                attempts: later.attempts,
-                message: None,
-            };
-            self.ready(later.lane, job, now);
+        while let Some((lane, waiting)) = self.clock.take_due(now) {
+            self.ready(lane, waiting, now);
         }
         while self.pauses.peek().is_some_and(|pause| pause.0.0 <= now)
             && let Some(Reverse((_, lane))) = self.pauses.pop()
@@ -193,25 +139,28 @@ impl Lanes {
         }
     }
 
-    /// The next attempt to start; None when there is nothing to do or all places are taken. Lanes take
-    /// turns.
+    /// What to do next; None when there is nothing to do or all places are taken. Lanes take turns.
     pub(super) fn start(&mut self, now: Instant) -> Option<Start> {
-        while self.running.len() < self.in_all {
+        while self.can_start() {
             let lane = self.line.pop_front()?;
-            self.lanes[lane.0 as usize].in_line = false;
-            if !self.may_start(lane, now) {
+            self.of_mut(lane).in_line = false;
+            if let Some(read) = self.start_read(lane, now) {
+                self.line_up(lane, now);
+                return Some(read);
+            }
+            if !self.may_try(lane, now) {
                 continue;
             }
-            let Some(job) = self.lanes[lane.0 as usize].ready.pop_front() else {
+            let Some(job) = self.of_mut(lane).pop() else {
                 continue;
             };
             if self.collides(&job, lane) {
-                self.later(lane, job.id, job.attempts, now + COLLISION);
+                self.later(lane, job.put_down(), now + COLLISION);
                 self.line_up(lane, now);
                 continue;
             }
             self.running.insert((job.id, lane));
-            let this = &mut self.lanes[lane.0 as usize];
+            let this = self.of_mut(lane);
             this.running += 1;
             let trial = match &this.health {
                 Health::Up => None,
@@ -219,7 +168,7 @@ impl Lanes {
             };
             let road = this.road.clone();
             self.line_up(lane, now);
-            return Some(Start {
+            return Some(Start::Try {
                 lane,
                 road,
                 job,
@@ -227,6 +176,55 @@ impl Lanes {
             });
         }
         None
+    }
+
+    /// Whether [`Lanes::start`] would look for something.
+    pub(super) fn can_start(&self) -> bool {
+        !self.line.is_empty() && self.running.len() + self.readings < self.in_all
+    }
+
+    fn start_read(&mut self, lane: LaneId, now: Instant) -> Option<Start> {
+        let this = self.of_mut(lane);
+        let wanted = this.wanted(now);
+        if wanted == 0 {
+            return None;
+        }
+        this.reading = this.on_disk.take(wanted);
+        this.is_reading = true;
+        let ids = this.reading.iter().map(Waiting::id).collect();
+        self.readings += 1;
+        Some(Start::Read { lane, ids })
+    }
+
+    /// A read has ended. Gives whom it was for: each is to be put somewhere. None of them, where they
+    /// were gathered meanwhile.
+    pub(super) fn end_read(&mut self, lane: LaneId) -> Vec<Waiting> {
+        self.readings -= 1;
+        let this = self.of_mut(lane);
+        this.is_reading = false;
+        std::mem::take(&mut this.reading)
+    }
+
+    /// The message of one that [`Lanes::end_read`] gave was read.
+    pub(super) fn read(&mut self, lane: LaneId, job: Job) {
+        self.of_mut(lane).read.push_back(job);
+    }
+
+    /// Puts back those that [`Lanes::end_read`] gave and that were not read, and lets the lane go on.
+    pub(super) fn put_back(
+        &mut self,
+        lane: LaneId,
+        unread: impl DoubleEndedIterator<Item = Waiting>,
+        now: Instant,
+    ) {
+        let this = self.of_mut(lane);
+        for waiting in unread.rev() {
+            this.on_disk.push_front(waiting);
+        }
+        if this.width(1, now) == 0 {
+            this.put_down_all();
+        }
+        self.line_up(lane, now);
     }
 
     /// No message is under way twice in one lane, nor looked up anew while any lane still has it.
@@ -241,18 +239,25 @@ impl Lanes {
     /// destination is.
     pub(super) fn ended(&mut self, lane: LaneId, id: SpoolId, now: Instant) {
         if self.running.remove(&(id, lane)) {
-            self.lanes[lane.0 as usize].running -= 1;
+            self.of_mut(lane).running -= 1;
         }
         // A lane that found all places taken waits in line; this one may have left it.
         self.line_up(lane, now);
     }
 
+    /// The messages that are under way, each once a lane.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = SpoolId> {
+        self.running.iter().map(|(id, _)| *id)
+    }
+
     /// The destination was reached. True where it was down before.
     pub(super) fn up(&mut self, lane: LaneId, now: Instant) -> bool {
-        let health = &mut self.lanes[lane.0 as usize].health;
+        let health = &mut self.of_mut(lane).health;
         let was_down = *health != Health::Up;
-        *health = Health::Up;
-        self.line_up(lane, now);
+        if was_down {
+            *health = Health::Up;
+            self.line_up(lane, now);
+        }
         was_down
     }
 
@@ -267,7 +272,7 @@ impl Lanes {
         reason: &str,
         pause: impl FnOnce(u32) -> Duration,
     ) -> (Instant, News) {
-        let this = &mut self.lanes[lane.0 as usize];
+        let this = self.of_mut(lane);
         let failures = match &this.health {
             Health::Down { since, resume, .. } if began <= *since => return (*resume, News::Old),
             Health::Down { failures, .. } => failures.saturating_add(1),
@@ -280,49 +285,43 @@ impl Lanes {
             resume,
             reason: reason.into(),
         };
-        // It may take long: what waits is on disk too.
-        this.ready.iter_mut().for_each(|job| job.message = None);
+        this.put_down_all();
         self.pauses.push(Reverse((resume, lane)));
         (resume, News::New)
     }
 
-    /// Empties all lanes. Gives each message that waited or is under way once, with when it is due and
-    /// its attempts.
-    pub(super) fn take_all(&mut self, now: Instant) -> HashMap<SpoolId, (Instant, u32)> {
-        let mut all: HashMap<SpoolId, (Instant, u32)> = HashMap::new();
-        let mut add = |id, due: Instant, attempts: u32| {
-            let entry = all.entry(id).or_insert((due, attempts));
-            *entry = (entry.0.min(due), entry.1.max(attempts));
-        };
+    /// Empties all lanes, and puts each message that waited or is under way once into this one, for
+    /// when it is due.
+    pub(super) fn gather(&mut self, into: LaneId, now: Instant) {
+        let under_way = self.running.iter().map(|(id, _)| Waiting::new(*id, 1));
+        let mut all: Vec<Waiting> = under_way.collect();
         for lane in &mut self.lanes {
-            for job in lane.ready.drain(..) {
-                add(job.id, now, job.attempts);
-            }
+            lane.put_down_all();
+            all.append(&mut lane.reading);
+            all.append(&mut lane.on_disk.take(usize::MAX));
         }
-        for Reverse(later) in self.later.drain() {
-            add(later.id, later.due, later.attempts);
-        }
-        for (id, _) in &self.running {
-            add(*id, now, 1);
-        }
-        all
+        self.clock.gather(into, all, now);
     }
 
-    fn may_start(&self, lane: LaneId, now: Instant) -> bool {
-        let lane = &self.lanes[lane.0 as usize];
-        let width = match lane.health {
-            Health::Up => self.per_lane,
-            Health::Down { resume, .. } if resume <= now => 1,
-            Health::Down { .. } => 0,
-        };
-        lane.running < width && !lane.ready.is_empty()
+    fn may_try(&self, lane: LaneId, now: Instant) -> bool {
+        let lane = self.of(lane);
+        lane.running < lane.width(self.per_lane, now) && lane.has_message()
     }
 
     fn line_up(&mut self, lane: LaneId, now: Instant) {
-        if !self.lanes[lane.0 as usize].in_line && self.may_start(lane, now) {
-            self.lanes[lane.0 as usize].in_line = true;
+        let this = self.of(lane);
+        if !this.in_line && (this.wanted(now) > 0 || self.may_try(lane, now)) {
+            self.of_mut(lane).in_line = true;
             self.line.push_back(lane);
         }
+    }
+
+    fn of(&self, lane: LaneId) -> &Lane {
+        &self.lanes[lane.0 as usize]
+    }
+
+    fn of_mut(&mut self, lane: LaneId) -> &mut Lane {
+        &mut self.lanes[lane.0 as usize]
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! A message that was stored just now is handed over in memory and tried at once; its recipients are
 //! spread over lanes, one a destination (`lanes`), and each lane goes its own way. What is put off
-//! waits here as an id and a time (at most 100 octets), and is read from the spool when it is due.
-//! A destination that cannot be reached pauses its lane as a whole.
+//! waits here as an id and a time (at most 40 octets, `waiting`), and is read from the spool when it
+//! is due. A destination that cannot be reached pauses its lane as a whole.
+//!
+//! The work is done in places, as many as attempts may run at once. A place takes what is next of any
+//! lane, one thing after the other (`queue`), and closes when there is nothing.
 //!
 //! What became of each recipient is written to the spool: delivered ones are marked, a message that
 //! waits is deferred. When the last recipient that could still be delivered is settled and others have
-//! failed for good, the message is held with the reasons.
+//! failed for good, the message is held with the reasons (`settle`).
 //!
 //! # Limits
 //! The spool keeps one due time a message. Where recipients wait in several lanes, the last that was
@@ -16,19 +19,19 @@
 
 mod attempt;
 pub mod config;
+mod lane;
 mod lanes;
 mod parts;
+mod queue;
+mod settle;
+mod waiting;
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use tokio::sync::watch;
-use tokio::task::Id;
-use tokio::task::JoinError;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio::time::timeout;
@@ -37,53 +40,27 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::Delivery;
 use crate::delivery::target::Target;
 use crate::mail::address::Domain;
-use crate::mail::id::SpoolId;
-use crate::spool::Arrival;
 use crate::spool::Arrivals;
 use crate::spool::Spool;
-use crate::telemetry::events;
-use attempt::Attempt;
-use attempt::Contact;
-use attempt::Ended;
-use attempt::Left;
-use attempt::Tried;
-use lanes::Job;
-use lanes::LaneId;
-use lanes::Lanes;
-use lanes::Limits;
-use lanes::News;
-use lanes::Road;
-use lanes::Start;
-use parts::Parts;
+use queue::Queue;
+use queue::Running;
+use queue::Task;
 
 pub use config::Config;
 
 /// How long the goodbyes to all servers may take. Nothing depends on them.
 const GOODBYES: Duration = Duration::from_secs(2);
+/// Arrivals that are put in line before anything is started.
+const ARRIVALS: usize = 64;
 
 /// Where the mail of a domain goes; None where it goes nowhere. A reload sends a new one.
 pub type Route = Arc<dyn Fn(&Domain) -> Option<Target> + Send + Sync>;
 
 /// Decides what is tried when, and tries it.
 pub struct Scheduler {
-    config: Config,
-    spool: Spool,
-    delivery: Arc<Delivery>,
+    queue: Arc<Queue>,
     routes: watch::Receiver<Route>,
-    route: Route,
-    lanes: Lanes,
-    tasks: JoinSet<Ended>,
-    running: HashMap<Id, Running>,
-    parts: Parts,
-}
-
-/// A job under way.
-struct Running {
-    lane: LaneId,
-    id: SpoolId,
-    attempts: u32,
-    began: Instant,
-    route: Route,
+    places: JoinSet<()>,
 }
 
 impl Scheduler {
@@ -95,20 +72,10 @@ impl Scheduler {
         mut routes: watch::Receiver<Route>,
     ) -> Scheduler {
         let route = Arc::clone(&routes.borrow_and_update());
-        let lanes = Lanes::new(Limits {
-            in_all: config.attempts,
-            per_lane: config.attempts_per_destination,
-        });
         Scheduler {
-            config,
-            spool,
-            delivery,
+            queue: Queue::new(config, spool, delivery, route),
             routes,
-            route,
-            lanes,
-            tasks: JoinSet::new(),
-            running: HashMap::new(),
-            parts: Parts::default(),
+            places: JoinSet::new(),
         }
     }
 
@@ -118,263 +85,73 @@ impl Scheduler {
     ///
     /// Not cancel safe: dropping it cuts off the attempts under way.
     pub async fn run(mut self, mut arrivals: Arrivals, stop: CancellationToken, drain: Duration) {
-        let delivery = Arc::clone(&self.delivery);
-        let mut tending = pin!(delivery.tend());
+        let queue = Arc::clone(&self.queue);
+        let mut tending = pin!(queue.delivery.tend());
         while !stop.is_cancelled() {
-            self.start();
-            let wake = self.lanes.next_wake();
+            self.open_places();
+            let wake = queue.state().next_wake();
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Some(_) = self.places.join_next() => {}
+                () = queue.news.notified() => {}
                 arrival = arrivals.next() => match arrival {
-                    Some(arrival) => self.arrived(arrival),
+                    Some(arrival) => {
+                        let more = std::iter::from_fn(|| arrivals.at_hand()).take(ARRIVALS);
+                        let mut state = queue.state();
+                        std::iter::once(arrival).chain(more).for_each(|it| state.arrived(it));
+                    }
                     None => break, // Without a spool nothing that is done could be written down.
                 },
-                Ok(()) = self.routes.changed() => self.reroute(),
-                () = wake_at(wake) => self.lanes.wake(Instant::now()),
+                Ok(()) = self.routes.changed() => {
+                    let route = Arc::clone(&self.routes.borrow_and_update());
+                    queue.state().reroute(route, Instant::now());
+                }
+                () = wake_at(wake) => queue.state().lanes.wake(Instant::now()),
                 () = &mut tending => {}
             }
         }
-        let drained = async {
-            while let Some(ended) = self.tasks.join_next_with_id().await {
-                self.ended(ended);
-            }
-        };
+        queue.state().stop();
+        let drained = async { while self.places.join_next().await.is_some() {} };
         // What is late is cut off: its recipients have no mark and are tried again after the start.
         let _ = timeout(drain, drained).await;
-        self.tasks.shutdown().await;
-        let _ = timeout(GOODBYES, self.delivery.close()).await;
+        self.places.shutdown().await;
+        let _ = timeout(GOODBYES, queue.delivery.close()).await;
     }
 
-    fn arrived(&mut self, arrival: Arrival) {
-        if !arrival.held {
-            self.spread(Box::new(arrival));
+    /// Opens as many places as there is work for.
+    fn open_places(&mut self) {
+        while let Some(task) = self.queue.state().start(Instant::now()) {
+            self.places.spawn(work(Arc::clone(&self.queue), task));
         }
+        while self.places.try_join_next().is_some() {}
     }
+}
 
-    /// Puts a message into the lane of each of its destinations.
-    fn spread(&mut self, message: Box<Arrival>) {
-        let id = message.id;
-        let failed = self.parts.failed(id);
-        let mut roads = attempt::roads(&message, &failed, &self.route);
-        self.parts.enter(id, roads.len());
-        let now = Instant::now();
-        let wait = message.due.duration_since(SystemTime::now()).ok();
-        // The clock may have been set back since, by years where it starts without a battery.
-        let wait = wait.map(|wait| wait.min(self.config.longest_wait()));
-        let due = wait.filter(|wait| !wait.is_zero()).map(|wait| now + wait);
-        let last = roads.pop();
-        for road in roads {
-            self.enter(road, message.clone(), due, now);
-        }
-        match last {
-            Some(road) => self.enter(road, message, due, now),
-            None => self.leave(id),
-        }
-    }
-
-    fn enter(&mut self, road: Road, message: Box<Arrival>, due: Option<Instant>, now: Instant) {
-        let lane = self.lanes.lane(road);
-        let (id, attempts) = (message.id, message.attempts);
-        if let Some(due) = due {
-            self.lanes.later(lane, id, attempts, due);
-            return;
-        }
-        let message = message.content.is_some().then_some(message);
-        let job = Job {
-            id,
-            attempts,
-            message,
-        };
-        self.lanes.ready(lane, job, now);
-    }
-
-    /// Starts as many attempts as there are places.
-    fn start(&mut self) {
-        let now = Instant::now();
-        while let Some(start) = self.lanes.start(now) {
-            let Start {
-                lane,
-                road,
-                job,
-                trial,
-            } = start;
-            let attempt = Attempt {
-                spool: self.spool.clone(),
-                delivery: Arc::clone(&self.delivery),
-                route: Arc::clone(&self.route),
-                road,
-                id: job.id,
-                attempts: job.attempts,
-                message: job.message,
-                failed: self.parts.failed(job.id),
-                trial,
-                give_up_after: self.config.give_up_after,
-            };
-            let task = self.tasks.spawn(attempt.make());
-            let running = Running {
-                lane,
-                id: job.id,
-                attempts: job.attempts,
-                began: now,
-                route: Arc::clone(&self.route),
-            };
-            self.running.insert(task.id(), running);
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
-        let (task, ended) = match ended {
-            Ok((task, ended)) => (task, Some(ended)),
-            Err(error) => (error.id(), None),
-        };
-        let Some(running) = self.running.remove(&task) else {
-            return;
-        };
-        let now = Instant::now();
-        self.lanes.ended(running.lane, running.id, now);
-        let current = Arc::ptr_eq(&running.route, &self.route);
-        match ended {
-            Some(Ended::Spread(message)) if current => self.spread(message),
-            Some(Ended::Spread(_)) => self.leave(running.id), // `reroute` has put it in line again.
-            Some(Ended::Tried(tried)) => self.settle(&running, tried, current, now),
-            Some(Ended::Gone) => self.leave(running.id),
-            Some(Ended::Unreadable(error)) => self.unreadable(&running, &error, current, now),
-            None => self.unreadable(&running, &"the attempt ended early", current, now),
-        }
-    }
-
-    fn unreadable(
-        &mut self,
-        running: &Running,
-        reason: &dyn std::fmt::Display,
-        current: bool,
-        now: Instant,
-    ) {
-        let attempts = running.attempts.saturating_add(1);
-        let next = self.config.retry().wait(attempts, &mut rand::rng());
-        events::not_loaded(running.id, reason, next);
-        match current {
-            true => self
-                .lanes
-                .later(running.lane, running.id, attempts, now + next),
-            false => self.leave(running.id),
-        }
-    }
-
-    /// Decides what an attempt means for those it did not deliver to.
-    fn settle(&mut self, running: &Running, tried: Tried, current: bool, now: Instant) {
-        let resume = self.judge_destination(running, &tried.contact, now);
-        let attempt = running.attempts.saturating_add(1);
-        let waited = tried.arrived.elapsed().unwrap_or_default();
-        let next = match resume {
-            Some(resume) => resume.saturating_duration_since(now),
-            None => self.config.retry().wait(attempt, &mut rand::rng()),
-        };
-        let host = self.host(running.lane);
-        let mut put_off = 0;
-        for (index, left) in tried.left {
-            let recipient = &tried.envelope.recipients[index].address;
-            let failure = match left {
-                Left::Deferred(reason) if waited < self.config.give_up_after => {
-                    events::deferred(running.id, recipient, &host, &reason, attempt, next);
-                    put_off += 1;
-                    continue;
+/// What happens in one place: one task after the other, until there is none.
+async fn work(queue: Arc<Queue>, first: Task) {
+    let mut next = Some(first);
+    while let Some(task) = next {
+        match task {
+            Task::Read(lane, ids) => queue.read(lane, queue.spool.load_some(ids).await),
+            Task::Try(running, attempt) => {
+                let mut under_way = UnderWay(&queue, Some(running));
+                let ended = attempt.make(&queue.spool, &queue.delivery).await;
+                if let Some(running) = under_way.1.take() {
+                    queue.ended(&running, ended);
                 }
-                Left::Deferred(reason) => {
-                    let days =
-                        humantime_serde::re::humantime::format_duration(self.config.give_up_after);
-                    format!("given up after {days}: {reason}")
-                }
-                Left::Failed(reason) => reason,
-            };
-            events::failed(running.id, recipient, &host, &failure, attempt);
-            let failure = format!("{recipient}: {failure}");
-            self.parts.fail(running.id, index, failure);
-        }
-        if put_off == 0 {
-            self.leave(running.id);
-            return;
-        }
-        let due = SystemTime::now() + next;
-        self.spool.defer(running.id, due, attempt);
-        if !current {
-            self.leave(running.id); // `reroute` has put it in line again.
-            return;
-        }
-        match resume {
-            // It waits for the lane, not for a time of its own.
-            Some(_) => {
-                let job = Job {
-                    id: running.id,
-                    attempts: attempt,
-                    message: None,
-                };
-                self.lanes.ready(running.lane, job, now);
-            }
-            None => self
-                .lanes
-                .later(running.lane, running.id, attempt, now + next),
-        }
-    }
-
-    /// Tells the lane how its destination is. Gives when it goes on, where it rests.
-    fn judge_destination(
-        &mut self,
-        running: &Running,
-        contact: &Contact,
-        now: Instant,
-    ) -> Option<Instant> {
-        let lane = running.lane;
-        match contact {
-            Contact::NotTried => None,
-            Contact::Made => {
-                if self.lanes.up(lane, now) {
-                    events::destination_up(&self.host(lane), self.lanes.queued(lane));
-                }
-                None
-            }
-            Contact::NotMade(reason) => {
-                let pause = self.config.pause();
-                let pause = |failures| pause.wait(failures, &mut rand::rng());
-                let (resume, news) = self.lanes.down(lane, running.began, now, reason, pause);
-                if news == News::New {
-                    let pause = resume.saturating_duration_since(now);
-                    let queued = self.lanes.queued(lane) + 1;
-                    events::destination_down(&self.host(lane), reason, queued, pause);
-                }
-                Some(resume)
             }
         }
+        next = queue.next();
     }
+}
 
-    /// A message has nothing more to do in one of its lanes. When nothing more can be delivered, who
-    /// failed for good keeps it in the spool.
-    fn leave(&mut self, id: SpoolId) {
-        if let Some(reason) = self.parts.leave(id) {
-            events::held(id, &reason);
-            self.spool.hold(id, reason);
-        }
-    }
+/// Tells the queue of an attempt that does not come to its end.
+struct UnderWay<'a>(&'a Queue, Option<Running>);
 
-    /// The routes have changed: each message is looked at anew when it is due, once nothing of it is
-    /// under way any more.
-    fn reroute(&mut self) {
-        self.route = Arc::clone(&self.routes.borrow_and_update());
-        let now = Instant::now();
-        let spread = self.lanes.lane(Road::Spread);
-        for (id, (due, attempts)) in self.lanes.take_all(now) {
-            let running = self.running.values().filter(|running| running.id == id);
-            self.parts.enter(id, 1 + running.count());
-            self.lanes.later(spread, id, attempts, due);
-        }
-        self.lanes.wake(now);
-    }
-
-    fn host(&self, lane: LaneId) -> String {
-        match self.lanes.road(lane) {
-            Road::Spread | Road::Nowhere => "none".to_owned(),
-            Road::To(target) => target.to_string(),
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(running) = self.1.take() {
+            self.0.cut_off(&running);
         }
     }
 }

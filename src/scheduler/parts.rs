@@ -4,52 +4,65 @@
 
 use std::collections::HashMap;
 
+use super::waiting::Key;
 use crate::mail::id::SpoolId;
-
-#[derive(Debug, Default)]
-struct Part {
-    lanes: usize,
-    failed: Vec<(usize, String)>,
-}
 
 /// The messages that are in several lanes, or have recipients that failed for good.
 #[derive(Debug, Default)]
-pub(super) struct Parts(HashMap<SpoolId, Part>);
+pub(super) struct Parts {
+    /// In how many lanes a message is; in one, where it does not stand here.
+    lanes: HashMap<Key, u32>,
+    failed: HashMap<Key, Vec<(usize, String)>>,
+}
 
 impl Parts {
     /// The message is in so many lanes now.
     pub(super) fn enter(&mut self, id: SpoolId, lanes: usize) {
-        if lanes != 1 || self.0.contains_key(&id) {
-            self.0.entry(id).or_default().lanes = lanes;
+        let key = id.into();
+        if lanes == 1 {
+            self.lanes.remove(&key);
+        } else {
+            let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
+            self.lanes.insert(key, lanes);
+        }
+    }
+
+    /// All messages have been gathered in one lane; those under way are still in theirs too.
+    pub(super) fn gathered(&mut self, under_way: impl Iterator<Item = SpoolId>) {
+        self.lanes = HashMap::new();
+        for id in under_way {
+            *self.lanes.entry(id.into()).or_insert(1) += 1;
         }
     }
 
     /// A recipient will never be delivered.
     pub(super) fn fail(&mut self, id: SpoolId, recipient: usize, reason: String) {
-        let part = self.0.entry(id).or_insert(Part {
-            lanes: 1,
-            failed: Vec::new(),
-        });
-        part.failed.push((recipient, reason));
+        let failed = self.failed.entry(id.into()).or_default();
+        failed.push((recipient, reason));
     }
 
     /// The recipients that have failed, as indexes.
     pub(super) fn failed(&self, id: SpoolId) -> Vec<usize> {
-        let part = self.0.get(&id).into_iter();
-        part.flat_map(|part| part.failed.iter().map(|failed| failed.0))
-            .collect()
+        let failed = self.failed.get(&id.into()).into_iter().flatten();
+        failed.map(|failed| failed.0).collect()
     }
 
     /// One lane is done with the message. When it was the last and recipients have failed: why.
     pub(super) fn leave(&mut self, id: SpoolId) -> Option<String> {
-        let part = self.0.get_mut(&id)?;
-        part.lanes = part.lanes.saturating_sub(1);
-        if part.lanes > 0 {
-            return None;
+        let key = id.into();
+        if let Some(lanes) = self.lanes.get_mut(&key) {
+            *lanes = lanes.saturating_sub(1);
+            if *lanes > 0 {
+                return None;
+            }
+            self.lanes.remove(&key);
+            if self.lanes.is_empty() {
+                self.lanes = HashMap::new(); // A table does not shrink by itself.
+            }
         }
-        let failed = self.0.remove(&id)?.failed;
+        let failed = self.failed.remove(&key)?;
         let reasons: Vec<String> = failed.into_iter().map(|failed| failed.1).collect();
-        (!reasons.is_empty()).then(|| reasons.join("; "))
+        Some(reasons.join("; "))
     }
 }
 
@@ -63,6 +76,10 @@ mod tests {
         serial: 1,
     };
 
+    fn is_empty(parts: &Parts) -> bool {
+        parts.lanes.is_empty() && parts.failed.is_empty()
+    }
+
     #[test]
     fn the_last_lane_tells_who_failed() {
         let mut parts = Parts::default();
@@ -72,16 +89,26 @@ mod tests {
         parts.fail(ID, 2, "b: no".to_owned());
         assert_eq!(parts.failed(ID), [4, 2]);
         assert_eq!(parts.leave(ID).as_deref(), Some("a: no; b: no"));
-        assert!(parts.0.is_empty());
+        assert!(is_empty(&parts));
     }
 
     #[test]
     fn a_message_in_one_lane_without_failures_is_not_kept() {
         let mut parts = Parts::default();
         parts.enter(ID, 1);
-        assert!(parts.0.is_empty());
+        assert!(is_empty(&parts));
         assert_eq!(parts.leave(ID), None);
         parts.fail(ID, 0, "no".to_owned());
+        assert_eq!(parts.leave(ID).as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn a_gathered_message_is_in_its_new_lane_and_where_it_is_under_way() {
+        let mut parts = Parts::default();
+        parts.enter(ID, 3);
+        parts.fail(ID, 0, "no".to_owned());
+        parts.gathered([ID].into_iter());
+        assert_eq!(parts.leave(ID), None);
         assert_eq!(parts.leave(ID).as_deref(), Some("no"));
     }
 }

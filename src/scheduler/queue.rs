@@ -1,0 +1,290 @@
+//! What the places of the scheduler share: the lanes, who has failed, where mail goes.
+//!
+//! One lock, held for a moment and never while waiting. A place asks for what there is to do, does
+//! it, and says how it ended; so a place that has mail before it goes on without waiting for anyone.
+//! Whoever leaves more to do than he does himself tells the one who opens places.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Config;
+use super::Route;
+use super::attempt;
+use super::attempt::Attempt;
+use super::attempt::Ended;
+use super::lane::Job;
+use super::lane::LaneId;
+use super::lane::Road;
+use super::lanes::Lanes;
+use super::lanes::Limits;
+use super::lanes::Start;
+use super::parts::Parts;
+use super::waiting::Waiting;
+use crate::delivery::Delivery;
+use crate::mail::id::SpoolId;
+use crate::spool;
+use crate::spool::Arrival;
+use crate::spool::Spool;
+use crate::telemetry::events;
+
+/// What all places share.
+pub(super) struct Queue {
+    pub(super) spool: Spool,
+    pub(super) delivery: Arc<Delivery>,
+    state: Mutex<State>,
+    /// There is more to start, or something is due earlier than the one who waits for it thinks.
+    pub(super) news: Notify,
+}
+
+/// What changes.
+pub(super) struct State {
+    pub(super) config: Config,
+    pub(super) spool: Spool,
+    pub(super) route: Route,
+    /// How many routes there were before this one.
+    pub(super) generation: u64,
+    pub(super) lanes: Lanes,
+    pub(super) parts: Parts,
+    /// When somebody will look at what is due.
+    wake: Option<Instant>,
+    stopped: bool,
+}
+
+/// A job under way.
+pub(super) struct Running {
+    pub(super) lane: LaneId,
+    pub(super) id: SpoolId,
+    pub(super) attempts: u32,
+    pub(super) began: Instant,
+    pub(super) generation: u64,
+}
+
+/// What a place is to do next.
+pub(super) enum Task {
+    Read(LaneId, Vec<SpoolId>),
+    Try(Running, Box<Attempt>),
+}
+
+impl Queue {
+    pub(super) fn new(
+        config: Config,
+        spool: Spool,
+        delivery: Arc<Delivery>,
+        route: Route,
+    ) -> Arc<Queue> {
+        let limits = Limits {
+            in_all: config.attempts,
+            per_lane: config.attempts_per_destination,
+        };
+        let state = State {
+            config,
+            spool: spool.clone(),
+            route,
+            generation: 0,
+            lanes: Lanes::new(limits, Instant::now()),
+            parts: Parts::default(),
+            wake: None,
+            stopped: false,
+        };
+        Arc::new(Queue {
+            spool,
+            delivery,
+            state: Mutex::new(state),
+            news: Notify::new(),
+        })
+    }
+
+    /// Also after a panic under the lock: one message may be left in no lane until the next start.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is to do for one place.
+    pub(super) fn next(&self) -> Option<Task> {
+        let mut state = self.state();
+        let task = state.start(Instant::now());
+        if state.has_news() {
+            self.news.notify_one();
+        }
+        task
+    }
+
+    /// Messages were read, or could not be.
+    pub(super) fn read(&self, lane: LaneId, read: Vec<Result<Arrival, spool::Error>>) {
+        self.state().read(lane, read, Instant::now());
+    }
+
+    /// An attempt has ended.
+    pub(super) fn ended(&self, running: &Running, ended: Ended) {
+        self.state().ended(running, Some(ended), Instant::now());
+    }
+
+    /// An attempt was cut off: by a fault in it, or because time is up.
+    pub(super) fn cut_off(&self, running: &Running) {
+        let mut state = self.state();
+        if !state.stopped {
+            state.ended(running, None, Instant::now());
+            self.news.notify_one();
+        }
+    }
+}
+
+impl State {
+    /// Nothing more is started.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// When to look at what is due; whatever is due earlier from now on is news.
+    pub(super) fn next_wake(&mut self) -> Option<Instant> {
+        self.wake = self.lanes.next_wake();
+        self.wake
+    }
+
+    fn has_news(&self) -> bool {
+        let earlier = |due: Instant| self.wake.is_none_or(|wake| due < wake);
+        !self.stopped && (self.lanes.can_start() || self.lanes.next_wake().is_some_and(earlier))
+    }
+
+    pub(super) fn start(&mut self, now: Instant) -> Option<Task> {
+        if self.stopped {
+            return None;
+        }
+        match self.lanes.start(now)? {
+            Start::Read { lane, ids } => Some(Task::Read(lane, ids)),
+            Start::Try {
+                lane,
+                road,
+                job,
+                trial,
+            } => {
+                let running = Running {
+                    lane,
+                    id: job.id,
+                    attempts: job.attempts,
+                    began: now,
+                    generation: self.generation,
+                };
+                let attempt = Attempt {
+                    route: Arc::clone(&self.route),
+                    road,
+                    id: job.id,
+                    attempts: job.attempts,
+                    message: job.message,
+                    failed: self.parts.failed(job.id),
+                    trial,
+                    give_up_after: self.config.give_up_after,
+                };
+                Some(Task::Try(running, Box::new(attempt)))
+            }
+        }
+    }
+
+    pub(super) fn arrived(&mut self, arrival: Arrival) {
+        if !arrival.held {
+            self.spread(Box::new(arrival));
+        }
+    }
+
+    /// Puts a message into the lane of each of its destinations.
+    pub(super) fn spread(&mut self, message: Box<Arrival>) {
+        let id = message.id;
+        let failed = self.parts.failed(id);
+        let mut roads = attempt::roads(&message, &failed, &self.route);
+        self.parts.enter(id, roads.len());
+        let now = Instant::now();
+        let wait = message.due.duration_since(SystemTime::now()).ok();
+        // The clock may have been set back since, by years where it starts without a battery.
+        let wait = wait.map(|wait| wait.min(self.config.longest_wait()));
+        let due = wait.filter(|wait| !wait.is_zero()).map(|wait| now + wait);
+        let last = roads.pop();
+        for road in roads {
+            self.enter(road, message.clone(), due, now);
+        }
+        match last {
+            Some(road) => self.enter(road, message, due, now),
+            None => self.leave(id),
+        }
+    }
+
+    fn enter(&mut self, road: Road, message: Box<Arrival>, due: Option<Instant>, now: Instant) {
+        let lane = self.lanes.lane(road);
+        let (id, attempts) = (message.id, message.attempts);
+        match due {
+            Some(due) => self.lanes.later(lane, Waiting::new(id, attempts), due),
+            None if message.content.is_none() => {
+                let waiting = Waiting::new(id, attempts);
+                self.lanes.ready(lane, waiting, now);
+            }
+            None => {
+                let job = Job {
+                    id,
+                    attempts,
+                    message,
+                };
+                self.lanes.fresh(lane, job, now);
+            }
+        }
+    }
+
+    /// `read` answers the first of those that were asked for, each in its turn.
+    fn read(&mut self, lane: LaneId, read: Vec<Result<Arrival, spool::Error>>, now: Instant) {
+        let mut asked = self.lanes.end_read(lane).into_iter();
+        for (read, waiting) in read.into_iter().zip(asked.by_ref()) {
+            match read {
+                Ok(message) => {
+                    let job = Job {
+                        id: waiting.id(),
+                        attempts: waiting.attempts,
+                        message: Box::new(message),
+                    };
+                    self.lanes.read(lane, job);
+                }
+                Err(spool::Error::Unknown { .. }) => self.leave(waiting.id()),
+                Err(error) => self.unreadable(lane, waiting, &error, now),
+            }
+        }
+        self.lanes.put_back(lane, asked, now);
+    }
+
+    pub(super) fn unreadable(
+        &mut self,
+        lane: LaneId,
+        waiting: Waiting,
+        reason: &dyn fmt::Display,
+        now: Instant,
+    ) {
+        let attempts = waiting.attempts.saturating_add(1);
+        let next = self.config.retry().wait(attempts, &mut rand::rng());
+        events::not_loaded(waiting.id(), reason, next);
+        let waiting = Waiting::new(waiting.id(), attempts);
+        self.lanes.later(lane, waiting, now + next);
+    }
+
+    /// A message has nothing more to do in one of its lanes. When nothing more can be delivered, who
+    /// failed for good keeps it in the spool.
+    pub(super) fn leave(&mut self, id: SpoolId) {
+        if let Some(reason) = self.parts.leave(id) {
+            events::held(id, &reason);
+            self.spool.hold(id, reason);
+        }
+    }
+
+    /// The routes have changed: each message is looked at anew when it is due, once nothing of it is
+    /// under way any more.
+    pub(super) fn reroute(&mut self, route: Route, now: Instant) {
+        self.route = route;
+        self.generation += 1;
+        let spread = self.lanes.lane(Road::Spread);
+        self.lanes.gather(spread, now);
+        self.parts.gathered(self.lanes.under_way());
+        self.lanes.wake(now);
+    }
+}
