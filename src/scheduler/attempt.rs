@@ -31,8 +31,8 @@ pub(super) struct Attempt {
     pub(super) message: Box<Arrival>,
     /// Recipients that have failed for good, as indexes.
     pub(super) failed: Vec<usize>,
-    /// Set where the destination was down: why.
-    pub(super) trial: Option<Arc<str>>,
+    /// For those that seem to be over age: why their destination is left alone.
+    pub(super) why_down: Option<Arc<str>>,
     pub(super) give_up_after: Duration,
 }
 
@@ -41,6 +41,8 @@ pub(super) enum Ended {
     /// The message, to be put into the lanes of its recipients.
     Spread(Box<Arrival>),
     Tried(Tried),
+    /// The destination is not down any more, or the message is not over age after all.
+    NotOverAge(Arc<Target>),
     /// Nothing is left to do here: it is finished, held or deleted.
     Gone,
     Unreadable(spool::Error),
@@ -82,6 +84,7 @@ impl Attempt {
                 return Ended::Spread(self.message);
             }
             Road::Nowhere => return self.give_no_route(),
+            Road::OverAge(target) => return self.give_up(target),
             Road::To(target) => Arc::clone(target),
         };
         if self.message.content.is_none() {
@@ -108,22 +111,24 @@ impl Attempt {
         self.tried(which.into_iter().map(reason).collect(), Contact::NotTried)
     }
 
+    fn give_up(&self, target: &Arc<Target>) -> Ended {
+        let waited = self.message.arrived.elapsed().unwrap_or_default();
+        match &self.why_down {
+            Some(reason) if waited >= self.give_up_after => {
+                let which = self.recipients(Some(target));
+                let left = |index| (index, Left::Deferred(reason.to_string()));
+                self.tried(which.into_iter().map(left).collect(), Contact::NotTried)
+            }
+            Some(_) | None => Ended::NotOverAge(Arc::clone(target)),
+        }
+    }
+
     async fn deliver(&self, target: &Target, spool: &Spool, delivery: &Delivery) -> Ended {
         let message = &self.message;
         let which = self.recipients(Some(target));
         let Some(content) = message.content.as_ref().filter(|_| !which.is_empty()) else {
             return Ended::Gone;
         };
-        let waited = message.arrived.elapsed().unwrap_or_default();
-        if let Some(reason) = self
-            .trial
-            .as_deref()
-            .filter(|_| waited >= self.give_up_after)
-        {
-            let left = |index| (index, Left::Deferred(reason.to_owned()));
-            let left = which.into_iter().map(left).collect();
-            return self.tried(left, Contact::NotTried);
-        }
         let outcomes = delivery
             .attempt(target, self.id, &message.envelope, &which, content)
             .await;

@@ -32,6 +32,8 @@ pub(super) enum Road {
     /// Recipients without a route.
     Nowhere,
     To(Arc<Target>),
+    /// Messages that came to be over age while their destination was down: it is not asked.
+    OverAge(Arc<Target>),
 }
 
 /// One message in one lane, in memory.

@@ -51,13 +51,7 @@ pub(super) enum Start {
     /// Messages to be read from disk, to be followed by [`Lanes::end_read`].
     Read { lane: LaneId, ids: Vec<SpoolId> },
     /// An attempt, to be followed by [`Lanes::ended`].
-    Try {
-        lane: LaneId,
-        road: Road,
-        job: Job,
-        /// Set for the one attempt that finds out whether a destination is back: why it was left alone.
-        trial: Option<Arc<str>>,
-    },
+    Try { lane: LaneId, road: Road, job: Job },
 }
 
 /// The same message is under way; look again then.
@@ -162,18 +156,9 @@ impl Lanes {
             self.running.insert((job.id, lane));
             let this = self.of_mut(lane);
             this.running += 1;
-            let trial = match &this.health {
-                Health::Up => None,
-                Health::Down { reason, .. } => Some(Arc::clone(reason)),
-            };
             let road = this.road.clone();
             self.line_up(lane, now);
-            return Some(Start::Try {
-                lane,
-                road,
-                job,
-                trial,
-            });
+            return Some(Start::Try { lane, road, job });
         }
         None
     }
@@ -288,6 +273,27 @@ impl Lanes {
         this.put_down_all();
         self.pauses.push(Reverse((resume, lane)));
         (resume, News::New)
+    }
+
+    /// Why the destination of this road is left alone. None where it is not.
+    pub(super) fn why_down(&self, road: &Road) -> Option<Arc<str>> {
+        match &self.of(*self.by_road.get(road)?).health {
+            Health::Down { reason, .. } => Some(Arc::clone(reason)),
+            Health::Up => None,
+        }
+    }
+
+    /// Moves those of which this is true from one lane to another. Those in memory stay.
+    pub(super) fn move_those(
+        &mut self,
+        from: LaneId,
+        to: LaneId,
+        those: impl Fn(SpoolId) -> bool,
+        now: Instant,
+    ) {
+        for waiting in self.of_mut(from).on_disk.take_those(those) {
+            self.ready(to, waiting, now);
+        }
     }
 
     /// Empties all lanes, and puts each message that waited or is under way once into this one, for

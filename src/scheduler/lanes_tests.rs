@@ -66,7 +66,6 @@ fn road(port: u16) -> Road {
 struct Tried {
     lane: LaneId,
     job: Job,
-    trial: Option<Arc<str>>,
 }
 
 /// Has the lane what it asked for.
@@ -87,9 +86,7 @@ fn start(lanes: &mut Lanes, now: Instant) -> Option<Tried> {
     loop {
         match lanes.start(now)? {
             Start::Read { lane, .. } => end_read(lanes, lane, now),
-            Start::Try {
-                lane, job, trial, ..
-            } => return Some(Tried { lane, job, trial }),
+            Start::Try { lane, job, .. } => return Some(Tried { lane, job }),
         }
     }
 }
@@ -165,10 +162,7 @@ fn a_destination_that_is_down_is_tried_with_one_message_after_its_pause() {
 
     lanes.wake(resume);
     let trial = start(&mut lanes, resume).unwrap();
-    assert_eq!(
-        (trial.job.id, trial.trial.as_deref()),
-        (id(3), Some("refused"))
-    );
+    assert_eq!(trial.job.id, id(3));
     assert!(start(&mut lanes, resume).is_none());
     lanes.ended(lane, id(3), resume);
     let (next, _) = lanes.down(lane, resume, resume, "refused", pause);
@@ -193,7 +187,7 @@ fn other_lanes_go_on_while_one_is_down() {
     lanes.ready(a, waiting(1), now);
     lanes.ready(b, waiting(1), now);
     let first = start(&mut lanes, now).unwrap();
-    assert_eq!((first.lane, first.trial), (b, None));
+    assert_eq!(first.lane, b);
     assert!(start(&mut lanes, now).is_none());
 }
 
@@ -218,6 +212,22 @@ fn a_lane_that_rests_keeps_nothing_in_memory() {
     lanes.wake(now + pause);
     let read = lanes.start(now + pause).unwrap();
     assert!(matches!(read, Start::Read { ids, .. } if ids.len() == 1));
+}
+
+#[test]
+fn those_that_are_over_age_leave_a_lane_that_is_down() {
+    let now = Instant::now();
+    let mut lanes = Lanes::new(LIMITS, now);
+    let (lane, over_age) = (lanes.lane(road(1)), lanes.lane(Road::Nowhere));
+    for number in 1..=4 {
+        lanes.ready(lane, waiting(number), now);
+    }
+    assert_eq!(lanes.why_down(&road(1)), None);
+    lanes.down(lane, now, now, "refused", |_| Duration::from_secs(10));
+    assert_eq!(lanes.why_down(&road(1)).as_deref(), Some("refused"));
+    lanes.move_those(lane, over_age, |id| id.session.0 % 2 == 0, now);
+    assert_eq!(started(&mut lanes, now), [2, 4]);
+    assert_eq!(lanes.queued(lane), 2);
 }
 
 #[test]

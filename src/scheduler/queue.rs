@@ -159,12 +159,11 @@ impl State {
         }
         match self.lanes.start(now)? {
             Start::Read { lane, ids } => Some(Task::Read(lane, ids)),
-            Start::Try {
-                lane,
-                road,
-                job,
-                trial,
-            } => {
+            Start::Try { lane, road, job } => {
+                let why_down = match &road {
+                    Road::OverAge(target) => self.lanes.why_down(&Road::To(Arc::clone(target))),
+                    Road::Spread | Road::Nowhere | Road::To(_) => None,
+                };
                 let running = Running {
                     lane,
                     id: job.id,
@@ -179,7 +178,7 @@ impl State {
                     attempts: job.attempts,
                     message: job.message,
                     failed: self.parts.failed(job.id),
-                    trial,
+                    why_down,
                     give_up_after: self.config.give_up_after,
                 };
                 Some(Task::Try(running, Box::new(attempt)))

@@ -1,5 +1,6 @@
 //! What the end of an attempt means: for its recipients, its message, its lane.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use super::lanes::News;
 use super::queue::Running;
 use super::queue::State;
 use super::waiting::Waiting;
+use crate::mail::id::SpoolId;
 use crate::telemetry::events;
 
 impl State {
@@ -25,6 +27,11 @@ impl State {
             Some(Ended::Spread(message)) if current => self.spread(message),
             Some(Ended::Spread(_)) => self.leave(running.id), // `reroute` has put it in line again.
             Some(Ended::Tried(tried)) => self.settle(running, tried, current, now),
+            Some(Ended::NotOverAge(target)) if current => {
+                let lane = self.lanes.lane(Road::To(target));
+                let waiting = Waiting::new(running.id, running.attempts);
+                self.lanes.ready(lane, waiting, now);
+            }
             Some(Ended::Gone) => self.leave(running.id),
             Some(Ended::Unreadable(error)) if current => {
                 let waiting = Waiting::new(running.id, running.attempts);
@@ -35,7 +42,7 @@ impl State {
                 let reason = "the attempt ended early";
                 self.unreadable(running.lane, waiting, &reason, now);
             }
-            Some(Ended::Unreadable(_)) | None => self.leave(running.id),
+            Some(Ended::NotOverAge(_) | Ended::Unreadable(_)) | None => self.leave(running.id),
         }
     }
 
@@ -115,16 +122,33 @@ impl State {
                     let pause = resume.saturating_duration_since(now);
                     let queued = self.lanes.queued(lane) + 1;
                     events::destination_down(&self.host(lane), reason, queued, pause);
+                    self.part_with_old(lane, now);
                 }
                 Some(resume)
             }
         }
     }
 
+    /// A destination that stays down is tried with one message at a time. Those that are over age do
+    /// not wait for their turn.
+    fn part_with_old(&mut self, lane: LaneId, now: Instant) {
+        let Road::To(target) = self.lanes.road(lane) else {
+            return;
+        };
+        let over_age = Road::OverAge(Arc::clone(target));
+        let over_age = self.lanes.lane(over_age);
+        let began = SystemTime::now().checked_sub(self.config.give_up_after);
+        let began = began.and_then(|began| began.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let began = began.unwrap_or_default().as_micros();
+        // A session is older than its messages, so none is passed over; some may come too early.
+        let is_old = |id: SpoolId| u128::from(id.session.0) <= began;
+        self.lanes.move_those(lane, over_age, is_old, now);
+    }
+
     fn host(&self, lane: LaneId) -> String {
         match self.lanes.road(lane) {
             Road::Spread | Road::Nowhere => "none".to_owned(),
-            Road::To(target) => target.to_string(),
+            Road::To(target) | Road::OverAge(target) => target.to_string(),
         }
     }
 }

@@ -84,10 +84,28 @@ impl Line {
     /// Takes the first `most`, or as many as there are.
     pub(super) fn take(&mut self, most: usize) -> Vec<Waiting> {
         let taken = self.0.drain(..most.min(self.0.len())).collect();
+        self.shrink();
+        taken
+    }
+
+    /// Takes all of which this is true.
+    pub(super) fn take_those(&mut self, those: impl Fn(SpoolId) -> bool) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        self.0.retain(|waiting| {
+            let is_taken = those(waiting.id());
+            if is_taken {
+                taken.push(*waiting);
+            }
+            !is_taken
+        });
+        self.shrink();
+        taken
+    }
+
+    fn shrink(&mut self) {
         if let Some(room) = too_much(self.0.len(), self.0.capacity()) {
             self.0.shrink_to(room);
         }
-        taken
     }
 
     fn make_room(&mut self) {

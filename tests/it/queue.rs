@@ -224,11 +224,11 @@ impl Queue {
     }
 }
 
-/// The first message, when it is held.
-async fn held(spool: &Spool) -> Arrival {
+/// A message, when it is held.
+async fn held(spool: &Spool, number: u64) -> Arrival {
     let deadline = Instant::now() + SOON;
     loop {
-        let message = spool.load(id(1)).await.unwrap();
+        let message = spool.load(id(number)).await.unwrap();
         if message.held {
             return message;
         }
@@ -286,7 +286,7 @@ async fn a_recipient_put_off_is_tried_again_and_one_that_failed_holds_the_messag
     });
     assert_eq!(server.recipients(), ["later@y.example", "now@y.example"]);
     let spool = queue.spool.clone();
-    assert_eq!(held(&spool).await.open, [1]);
+    assert_eq!(held(&spool, 1).await.open, [1]);
     queue.close().await;
 }
 
@@ -356,7 +356,29 @@ async fn what_is_too_old_is_held() {
     let queue = Queue::open(folder.path(), config, route);
     queue.store(1, &["a@gone.example"]).await;
     let spool = queue.spool.clone();
-    held(&spool).await;
+    held(&spool, 1).await;
+    queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_too_old_is_held_at_once_where_its_destination_stays_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        give_up_after: Duration::from_millis(700),
+        pause_first: Duration::from_secs(1),
+        pause_max: Duration::from_secs(1),
+        ..quick()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target::parse(&format!("lmtp:{}", listener.local_addr().unwrap())).unwrap();
+    drop(listener);
+    let queue = Queue::open(folder.path(), config, to(&target));
+    for number in 1..=100 {
+        queue.store(number, &["a@dead.example"]).await;
+    }
+    for number in 1..=100 {
+        held(&queue.spool, number).await;
+    }
     queue.close().await;
 }
 
