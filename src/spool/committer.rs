@@ -50,6 +50,7 @@ const ARRIVAL: u32 = 1024;
 
 /// What the committer is asked to do.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all jobs are stores")]
 pub(super) enum Job {
     Store(Draft, Receipt),
     /// All that an earlier run left is read, and stands in these files.
