@@ -213,8 +213,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let target = (!target.starts_with("gatepost")).then_some(target);
         let level = *event.metadata().level();
         let format = self.config.load().format;
-        self.queue
-            .push(&line::line(format, Timestamp::now(), level, target, &fields));
+        self.queue.push(&line::line(
+            format,
+            Timestamp::now(),
+            level,
+            target,
+            &fields,
+        ));
     }
 }
 
