@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
 
 use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
@@ -24,6 +27,8 @@ use crate::spool::entry::Key;
 
 /// What is read from disk in one go.
 const READ_AT_ONCE: usize = 64;
+/// When a message that could not be read is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// A message to be delivered.
 #[derive(Debug, Clone)]
@@ -99,9 +104,15 @@ pub struct Arrivals {
     handover: Arc<Handover>,
     library: Arc<Library>,
     was_read: VecDeque<Arrival>,
-    reading: Option<JoinHandle<Vec<Arrival>>>,
+    reading: Option<JoinHandle<Vec<Read>>>,
+    /// What could not be read, and when it is tried again. It waits nowhere else.
+    unread: VecDeque<(Instant, SpoolId)>,
+    pub(super) again: Duration,
     turn: Turn,
 }
+
+/// A message that was read; None where it is gone, its id where it is to be tried again.
+pub(super) type Read = Result<Option<Arrival>, SpoolId>;
 
 /// Whose turn it is, where there are both: neither may keep the other waiting.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +136,8 @@ impl Arrivals {
             library,
             was_read: VecDeque::new(),
             reading: None,
+            unread: VecDeque::new(),
+            again: AGAIN,
             turn: Turn::InMemory,
         }
     }
@@ -133,13 +146,27 @@ impl Arrivals {
     pub async fn next(&mut self) -> Option<Arrival> {
         loop {
             if let Some(reading) = &mut self.reading {
-                self.was_read.extend(reading.await.unwrap_or_default());
+                let read = reading.await.unwrap_or_default();
                 self.reading = None;
+                let again = Instant::now() + self.again;
+                for arrival in read {
+                    match arrival {
+                        Ok(arrival) => self.was_read.extend(arrival),
+                        Err(id) => self.unread.push_back((again, id)),
+                    }
+                }
             }
             match self.step() {
                 Next::Hand(arrival) => return Some(*arrival),
                 Next::Read(ids) => self.read(ids),
-                Next::Wait => self.handover.wake.notified().await,
+                Next::Wait => {
+                    let woken = self.handover.wake.notified();
+                    match self.unread.front() {
+                        // In time or not: there is something to do.
+                        Some((again, _)) => drop(timeout_at(*again, woken).await),
+                        None => woken.await,
+                    }
+                }
                 Next::End => return None,
             }
         }
@@ -164,7 +191,7 @@ impl Arrivals {
         let library = Arc::clone(&self.library);
         self.reading = Some(tokio::task::spawn_blocking(move || {
             let ids = ids.into_iter();
-            ids.filter_map(|id| library.arrival(id)).collect()
+            ids.map(|id| library.arrival(id)).collect()
         }));
     }
 
@@ -172,6 +199,10 @@ impl Arrivals {
         let mut queues = self.handover.queues();
         if queues.closed {
             return Next::End;
+        }
+        let now = Instant::now();
+        while let Some((_, id)) = self.unread.pop_front_if(|(again, _)| *again <= now) {
+            queues.on_disk.push_back(id.into());
         }
         let turn = self.turn;
         self.turn = match turn {

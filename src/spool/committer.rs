@@ -5,6 +5,7 @@
 //! 250. Notes (marks, deferrals, holds) ride in the next batch, or go within a second by themselves;
 //! where a batch fails, its messages are refused and its notes are written later.
 
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -29,7 +30,10 @@ use crate::spool::entry::Stored;
 use crate::spool::index::locked;
 use crate::spool::library::Library;
 use crate::spool::loading::Loading;
+use crate::spool::log::Failed;
 use crate::spool::log::Log;
+use crate::spool::log::Trace;
+use crate::spool::notes;
 use crate::spool::record;
 use crate::spool::record::Body;
 use crate::spool::record::Draft;
@@ -43,8 +47,15 @@ use crate::telemetry::metrics;
 const NOTES_WAIT: Duration = Duration::from_secs(1);
 /// A batch beyond this would make each of its senders wait longer than it saves.
 const BATCH: usize = 1024 * 1024;
+/// More notes than this are looked through for what can be left out.
+const NOTES: usize = 1024;
 /// Records are numbered in their batch by a u16.
 const RECORDS: usize = 16_384;
+/// A message that cannot be read is copied later, as its disk may come to its senses; after so many
+/// tries it is given up, as what is old must not keep the log from being freed for ever.
+const TRIES: u32 = 5;
+/// How long copying rests between two tries.
+const REST: Duration = Duration::from_secs(60);
 /// What an arrival in memory takes beside its content, roughly.
 const ARRIVAL: u32 = 1024;
 
@@ -88,9 +99,17 @@ pub(super) struct Committer {
     notes: VecDeque<Draft>,
     /// Octets of both.
     size: usize,
+    /// How many notes are looked through next.
+    many_notes: usize,
     /// When the notes go by themselves.
     flush: Option<Instant>,
     copies: VecDeque<SpoolId>,
+    /// Messages that could not be read to be copied, and how often.
+    unread: HashMap<SpoolId, u32>,
+    /// Until when nothing more is copied.
+    rest: Option<Instant>,
+    /// Large messages that were refused and may come back by a crash, hence with their files.
+    doubtful: Vec<SpoolId>,
     closed: bool,
     closing: Option<oneshot::Sender<()>>,
 }
@@ -114,8 +133,12 @@ impl Committer {
             stores: VecDeque::new(),
             notes: VecDeque::new(),
             size: 0,
+            many_notes: NOTES,
             flush: None,
             copies: VecDeque::new(),
+            unread: HashMap::new(),
+            rest: None,
+            doubtful: Vec::new(),
             closed: false,
             closing: None,
         }
@@ -140,7 +163,7 @@ impl Committer {
                 break; // What the notes said will be done again.
             } else {
                 // Nothing is copied now, but on a full disk what is finished is all the room there is.
-                self.log.reclaim(&self.library.index);
+                self.log.free(&self.library.index);
             }
         }
         let closing = self.closing.take();
@@ -156,7 +179,10 @@ impl Committer {
     }
 
     fn reclaim(&mut self) {
-        if self.copies.is_empty() {
+        if self.rest.is_some_and(|until| Instant::now() < until) {
+            self.log.free(&self.library.index);
+        } else if self.copies.is_empty() {
+            self.rest = None;
             self.copies = self.log.reclaim(&self.library.index).into();
         }
     }
@@ -221,22 +247,49 @@ impl Committer {
             Ok(places) => {
                 self.condition.works();
                 self.settle(&batch.drafts, &places, notes, receipts);
+                self.remove_doubtful();
                 self.flush = (!self.notes.is_empty()).then(Instant::now);
                 true
             }
-            Err(error) => {
-                events::spool_failed(&self.log.place(), &error.in_full());
-                self.condition.failed(&error);
-                for (draft, receipt) in batch.drafts[notes..].iter().zip(receipts) {
-                    self.refuse(draft.id, receipt, &error);
-                }
-                for note in batch.drafts.drain(..notes).rev() {
-                    self.size += note.length();
-                    self.notes.push_front(note);
-                }
-                self.copies.clear();
-                self.flush = (!self.notes.is_empty()).then(|| Instant::now() + NOTES_WAIT);
+            Err(failed) => {
+                self.fail(batch, notes, receipts, &failed);
                 false
+            }
+        }
+    }
+
+    /// Refuses the messages of the batch and keeps its notes.
+    fn fail(&mut self, mut batch: Batch, notes: usize, receipts: Vec<Receipt>, failed: &Failed) {
+        let error = &failed.error;
+        events::spool_failed(&self.log.place(), &error.in_full());
+        self.condition.failed(error);
+        for (draft, receipt) in batch.drafts[notes..].iter().zip(receipts) {
+            if failed.trace == Trace::Doubtful && receipt.stored == Stored::InFile {
+                self.doubtful.push(draft.id);
+                let _ = receipt.answer.send(Err(error.clone()));
+            } else {
+                self.refuse(draft.id, receipt, error);
+            }
+        }
+        for note in batch.drafts.drain(..notes).rev() {
+            self.size += note.length();
+            self.notes.push_front(note);
+        }
+        if self.notes.len() > self.many_notes {
+            self.size -= self.notes.iter().map(Draft::length).sum::<usize>();
+            notes::shorten(&mut self.notes);
+            self.size += self.notes.iter().map(Draft::length).sum::<usize>();
+            self.many_notes = NOTES.max(2 * self.notes.len());
+        }
+        self.copies.clear();
+        self.flush = (!self.notes.is_empty()).then(|| Instant::now() + NOTES_WAIT);
+    }
+
+    /// Nothing that was refused comes back any longer.
+    fn remove_doubtful(&mut self) {
+        for id in std::mem::take(&mut self.doubtful) {
+            if locked(&self.library.index).find(id).is_none() {
+                self.library.large.remove(id);
             }
         }
     }
@@ -286,14 +339,24 @@ impl Committer {
                 Ok(draft) if !batch.admits(&draft, self.log.largest_batch()) => return,
                 Ok(draft) => batch.push(draft),
                 Err(Error::Unknown { .. }) => (),
-                Err(error) => {
-                    events::spool_unreadable(id, &error.in_full());
-                    let entry = locked(&self.library.index).remove(id);
-                    entry.inspect(|entry| self.log.set_aside(entry.place()));
-                }
+                Err(error) => self.put_off(id, &error),
             }
             self.copies.pop_front();
         }
+    }
+
+    /// The message cannot be copied now, or, where it is damaged or was tried often, never.
+    fn put_off(&mut self, id: SpoolId, error: &Error) {
+        events::spool_unreadable(id, &error.in_full());
+        let tries = self.unread.entry(id).or_default();
+        *tries += 1;
+        if matches!(error, Error::Read { .. }) && *tries < TRIES {
+            self.rest.get_or_insert_with(|| Instant::now() + REST);
+            return;
+        }
+        self.unread.remove(&id);
+        let entry = locked(&self.library.index).remove(id);
+        entry.inspect(|entry| self.log.set_aside(entry.place()));
     }
 
     /// The batch is on disk: stored -> handed over and answered; finished -> its file removed.

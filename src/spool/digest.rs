@@ -13,7 +13,6 @@
 //! 32 first sequence  40 next sequence      48 where the segment ends
 //! ```
 
-use std::fs;
 use std::fs::File;
 use std::io::IoSlice;
 use std::io::Read;
@@ -54,8 +53,11 @@ pub(super) fn path(directory: &Path, generation: u32) -> PathBuf {
 }
 
 /// Removes a segment's digest, if it has one, so that the segment itself is read.
-pub(super) fn remove(directory: &Path, generation: u32) {
-    let _ = fs::remove_file(path(directory, generation));
+pub(super) fn remove(disk: &Disk, directory: &Path, generation: u32) {
+    let path = path(directory, generation);
+    if path.exists() {
+        let _ = disk.remove(&path);
+    }
 }
 
 impl Digest {
@@ -148,7 +150,7 @@ impl Digest {
             disk.write(&file, &mut [IoSlice::new(&bytes)], 0)
         });
         if written.is_err() {
-            let _ = fs::remove_file(path);
+            let _ = disk.remove(&path);
         }
     }
 

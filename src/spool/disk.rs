@@ -1,8 +1,9 @@
-//! The few calls to the file system that durability rests on, in one place.
+//! The calls to the file system that durability rests on, in one place.
 //!
-//! Each says in its doc what it promises. In tests a [`Disk`] can be told to fail a call to come;
-//! outside tests it is nothing.
+//! Each says in its doc what it promises. In tests each can be told to fail, and the power can be cut
+//! between any two of them (`faults`); outside tests a [`Disk`] is nothing.
 
+use std::fs;
 use std::fs::DirBuilder;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -10,30 +11,43 @@ use std::io;
 use std::io::IoSlice;
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::PosixFadviseAdvice;
+use nix::fcntl::posix_fadvise;
 use nix::fcntl::posix_fallocate;
 use nix::sys::statvfs::statvfs;
+#[cfg(not(test))]
 use nix::sys::uio::pwritev;
 
 /// What one `pwritev` takes (IOV_MAX).
 const SLICES: usize = 1024;
 
-/// The calls that a test can have fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
-    Write,
-    Sync,
-    Allocate,
-    SyncDirectory,
+/// A call that is about to be made, for the tests, which may have it fail.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "only tests look at what is called")
+)]
+pub(super) enum Call<'a> {
+    Sync(&'a File),
+    Forget(&'a File),
+    SyncDirectory(&'a Path),
+    Allocate(&'a File),
+    Create(&'a Path),
+    Open,
+    Rename(&'a Path, &'a Path),
+    Remove(&'a Path),
+    Read,
 }
 
 /// The file system as the spool uses it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     #[cfg(test)]
-    faults: std::sync::Arc<std::sync::Mutex<Vec<(Call, i32)>>>,
+    pub(super) faults: std::sync::Arc<std::sync::Mutex<super::faults::Faults>>,
 }
 
 impl Disk {
@@ -44,11 +58,10 @@ impl Disk {
         mut slices: &mut [IoSlice<'_>],
         offset: u64,
     ) -> io::Result<()> {
-        self.trip(Call::Write)?;
         let mut offset = i64::try_from(offset).map_err(io::Error::other)?;
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
-            match pwritev(file, &slices[..slices.len().min(SLICES)], offset) {
+            match self.put(file, &slices[..slices.len().min(SLICES)], offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     offset += written as i64;
@@ -64,22 +77,36 @@ impl Disk {
     /// What was written to the file is on disk when this returns. Never call it again after an
     /// error: the kernel may have dropped what could not be written, and would say that all is well.
     pub(super) fn sync(&self, file: &File) -> io::Result<()> {
-        self.trip(Call::Sync)?;
+        self.before(Call::Sync(file))?;
         file.sync_data()
+    }
+
+    /// What others wrote to the file is on disk when this returns. After an error, too, it is read
+    /// as the disk has it: after a sync that failed, here or in another process, the kernel would
+    /// give what it has in memory and could not write.
+    pub(super) fn settle(&self, file: &File) -> io::Result<()> {
+        let synced = self.sync(file);
+        self.before(Call::Forget(file))?;
+        posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        synced
     }
 
     /// The names in the directory are on disk when this returns.
     pub(super) fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.trip(Call::SyncDirectory)?;
+        self.before(Call::SyncDirectory(directory))?;
         File::open(directory)?.sync_all()
     }
 
-    /// Takes the space of the whole file now, so that no write in it can find the disk full.
+    /// Gives the file this length and takes all of its space now, so that no write in it can find the
+    /// disk full.
     pub(super) fn allocate(&self, file: &File, length: u64) -> io::Result<()> {
-        let length = i64::try_from(length).map_err(io::Error::other)?;
+        let whole = i64::try_from(length).map_err(io::Error::other)?;
         loop {
-            let allocated = self.trip(Call::Allocate);
-            match allocated.and_then(|()| Ok(posix_fallocate(file, 0, length)?)) {
+            let allocated = self.before(Call::Allocate(file)).and_then(|()| {
+                file.set_len(length)?;
+                Ok(posix_fallocate(file, 0, whole)?)
+            });
+            match allocated {
                 // A signal to the process (a reload) came meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 allocated => return allocated,
@@ -93,8 +120,10 @@ impl Disk {
         Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
     }
 
-    /// A file that only we may read, emptied where it was there.
+    /// A file that only we may read, emptied where it was there. Its name is on disk once the
+    /// directory is synced, as with the next two.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        self.before(Call::Create(path))?;
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -102,6 +131,36 @@ impl Disk {
             .truncate(true)
             .mode(0o600)
             .open(path)
+    }
+
+    /// Gives the file another name in its directory, in place of one that has it.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.before(Call::Rename(from, to))?;
+        fs::rename(from, to)
+    }
+
+    /// Removes the file.
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.before(Call::Remove(path))?;
+        fs::remove_file(path)
+    }
+
+    /// A file that is there, to be read and written over.
+    pub(super) fn open(&self, path: &Path) -> io::Result<File> {
+        self.before(Call::Open)?;
+        File::options().read(true).write(true).open(path)
+    }
+
+    /// All of the file.
+    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.before(Call::Read)?;
+        fs::read(path)
+    }
+
+    /// Fills the buffer with what stands at `offset`.
+    pub(super) fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.before(Call::Read)?;
+        file.read_exact_at(buffer, offset)
     }
 
     /// A directory that only we may enter, and those above it; on disk when this returns.
@@ -136,28 +195,13 @@ impl Disk {
         clippy::unnecessary_wraps,
         reason = "tests have it fail"
     )]
-    fn trip(&self, _call: Call) -> io::Result<()> {
+    fn before(&self, _call: Call<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    #[cfg(test)]
-    fn trip(&self, call: Call) -> io::Result<()> {
-        let mut faults = self.faults.lock().unwrap();
-        match faults.iter().position(|(due, _)| *due == call) {
-            Some(at) => Err(io::Error::from_raw_os_error(faults.remove(at).1)),
-            None => Ok(()),
-        }
-    }
-
-    /// The next call of this kind fails with this error number; each time this was said, once.
-    #[cfg(test)]
-    pub(super) fn fail_next(&self, call: Call, error: nix::errno::Errno) {
-        self.faults.lock().unwrap().push((call, error as i32));
-    }
-
-    /// No call fails from now on.
-    #[cfg(test)]
-    pub(super) fn heal(&self) {
-        self.faults.lock().unwrap().clear();
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests have it fail")]
+    fn put(&self, file: &File, slices: &[IoSlice<'_>], offset: i64) -> nix::Result<usize> {
+        pwritev(file, slices, offset)
     }
 }

@@ -57,7 +57,7 @@ impl Large {
 
     /// Reads the message. None where it is not as it was written.
     pub(super) fn read(&self, id: SpoolId, checksum: u32) -> io::Result<Option<Content>> {
-        let bytes = fs::read(self.path(id))?;
+        let bytes = self.disk.read(&self.path(id))?;
         let sound = crc32c::crc32c(&bytes) == checksum;
         Ok(sound.then(|| Content::from(Bytes::from(bytes))))
     }
@@ -65,7 +65,7 @@ impl Large {
     /// Removes the file, if it is there.
     pub(super) fn remove(&self, id: SpoolId) {
         let path = self.path(id);
-        if let Err(error) = fs::remove_file(&path)
+        if let Err(error) = self.disk.remove(&path)
             && error.kind() != io::ErrorKind::NotFound
         {
             events::spool_failed(&path, &error);

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::mail::id::SpoolId;
 use crate::spool::Error;
 use crate::spool::arrivals::Arrival;
+use crate::spool::arrivals::Read;
 use crate::spool::entry::Stored;
 use crate::spool::index::Index;
 use crate::spool::index::locked;
@@ -108,15 +109,18 @@ impl Library {
         some
     }
 
-    /// The message without its content. None where it is gone, or cannot be read, which is reported.
-    /// Blocks on the disk.
-    pub(super) fn arrival(&self, id: SpoolId) -> Option<Arrival> {
+    /// The message without its content. None where it is gone or damaged, its id where it cannot be
+    /// read now; the latter two are reported. Blocks on the disk.
+    pub(super) fn arrival(&self, id: SpoolId) -> Read {
         match self.find(id, Part::Envelope) {
-            Ok((kept, state, _)) => Some(arrival(id, kept, &state)),
-            Err(Error::Unknown { .. }) => None,
+            Ok((kept, state, _)) => Ok(Some(arrival(id, kept, &state))),
+            Err(Error::Unknown { .. }) => Ok(None),
             Err(error) => {
                 events::spool_unreadable(id, &error.in_full());
-                None
+                match error {
+                    Error::Read { .. } => Err(id),
+                    _ => Ok(None),
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::spool::Error;
 use crate::spool::disk::Disk;
+use crate::telemetry::events;
 
 /// Takes the directory for us alone, for as long as the file is open.
 pub(super) fn take(disk: &Disk, directory: &Path) -> Result<File, Error> {
@@ -24,10 +25,12 @@ pub(super) fn take(disk: &Disk, directory: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(Error::directory(&path, error)),
     }
-    // For the message of the one who finds it locked.
+    // For the message of the one who finds it locked; mail can go out of a full disk without it.
     let holder = format!("process {}\n", std::process::id());
-    file.set_len(0)
-        .and_then(|()| file.write_all_at(holder.as_bytes(), 0))
-        .map_err(|e| Error::directory(&path, e))?;
+    let written = file.set_len(0);
+    let written = written.and_then(|()| file.write_all_at(holder.as_bytes(), 0));
+    if let Err(error) = written {
+        events::spool_failed(&path, &error);
+    }
     Ok(file)
 }

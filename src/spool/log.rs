@@ -17,8 +17,8 @@ use crate::spool::segment::Sealed;
 /// The writing half, owned by the committer.
 pub(super) trait Log: Send {
     /// Puts all of the batch on disk: durable when this returns, and where each record stands. After
-    /// an error none of it counts, now or after a crash, beyond what at-least-once allows.
-    fn append(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Error>;
+    /// an error none of it counts; see [`Failed`] for what a crash can make of it.
+    fn append(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Failed>;
 
     /// Whether there is room for new messages. Asked before each batch that has any.
     fn room(&self) -> Result<(), Error>;
@@ -27,7 +27,10 @@ pub(super) trait Log: Send {
     /// said, no space is taken back.
     fn loaded(&mut self, earlier: VecDeque<Sealed>);
 
-    /// Takes back the space of what is finished. Gives the messages that the caller is to append
+    /// Takes back the space of what is finished.
+    fn free(&mut self, index: &Mutex<Index>);
+
+    /// Does so, too. Gives the messages that the caller is to append
     /// anew, so that more space can be had; they may be finished by then.
     fn reclaim(&mut self, index: &Mutex<Index>) -> Vec<SpoolId>;
 
@@ -39,6 +42,22 @@ pub(super) trait Log: Send {
 
     /// The most octets that a batch can have ([`Draft::length`] summed).
     fn largest_batch(&self) -> usize;
+}
+
+/// A batch was not appended.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Error,
+    pub(super) trace: Trace,
+}
+
+/// What such a batch leaves on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trace {
+    /// Nothing that counts.
+    None,
+    /// Perhaps all of it: until another batch is appended, a crash may bring it back whole.
+    Doubtful,
 }
 
 /// How much of a message is wanted.

@@ -32,6 +32,10 @@ mod digest;
 mod disk;
 mod entry;
 mod error;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod faults;
 mod head;
 mod index;
 mod intake;
@@ -41,10 +45,18 @@ mod lines;
 mod loading;
 mod lock;
 mod log;
+#[cfg(test)]
+mod model_tests;
+mod notes;
+#[cfg(test)]
+mod power;
 mod reading;
 mod record;
 mod recovery;
+#[cfg(test)]
+mod schedule;
 mod segment;
+mod settle;
 mod shelf;
 mod space;
 mod walk;
@@ -160,7 +172,8 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
     let lock = lock::take(&disk, directory)?;
     let large = Large::new(disk.clone(), large);
     let clock = Arc::<SessionClock>::default();
-    let (left, rest) = recovery::look(&segments, &large, &clock)?;
+    settle::settle(&disk, &segments).map_err(|e| Error::directory(&segments, e))?;
+    let (left, rest) = recovery::look(&disk, &segments, &large, &clock)?;
     let handover = Arc::<Handover>::default();
     let condition = Arc::<Condition>::default();
     let mut log = SegmentLog::new(
@@ -230,6 +243,10 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
 impl Spool {
     /// Arriving -> stored. Returns when the message is synced, so that a 250 can follow, or when it
     /// is sure that it will not be. How long that takes is the disk's to say.
+    ///
+    /// After an error the message is not in the spool. Where the disk failed twice in a row, or the
+    /// process dies before it is answered, a start may find it after all: whole, and delivered; the
+    /// client has it, too.
     ///
     /// Cancel safe: who stops waiting does not know whether the message was stored, but it is stored
     /// whole or not at all.

@@ -79,6 +79,7 @@ pub(super) struct Recovered {
 /// every id there: a segment's head tells the highest that was in use before it was begun, so only
 /// the newest one's records can have higher ones. Blocks on the disk.
 pub(super) fn look(
+    disk: &Disk,
     directory: &Path,
     large: &Large,
     clock: &SessionClock,
@@ -88,7 +89,7 @@ pub(super) fn look(
     let files = files.map_err(|e| Error::directory(large.directory(), e))?;
     files.iter().for_each(|id| clock.seen(id.session));
     let mut left = Left {
-        shelf: Arc::<Shelf>::default(),
+        shelf: Arc::new(Shelf::default().on(disk.clone())),
         spares: spares
             .into_iter()
             .map(|path| Spare { path, written: 0 })

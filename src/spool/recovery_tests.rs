@@ -20,7 +20,7 @@ use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
 use crate::spool::Config;
 use crate::spool::Mark;
-use crate::spool::disk::Call;
+use crate::spool::faults::On;
 use crate::spool::library::Library;
 use crate::spool::record::Body;
 use crate::spool::record::Deferral;
@@ -143,7 +143,7 @@ fn again(directory: &Path) -> Again {
 /// Reads the digests that there are, and the other segments.
 fn with_digests(directory: &Path) -> Again {
     let clock = SessionClock::default();
-    let (left, rest) = look(directory, &large(directory), &clock).unwrap();
+    let (left, rest) = look(&Disk::default(), directory, &large(directory), &clock).unwrap();
     let recovered = rest.load(&Disk::default(), &AtomicBool::new(false));
     let recovered = recovered.unwrap();
     Again {
@@ -351,7 +351,7 @@ fn what_is_written_and_what_is_read_give_the_same_digest() {
         log.write(batch).unwrap();
     }
     // What was not acknowledged is in neither.
-    disk.fail_next(Call::Sync, Errno::EIO);
+    disk.fail_next(On::Sync, Errno::EIO);
     log.write(&[accept(9, 9)]).unwrap_err();
     log.write(&[accept(10, 10)]).unwrap();
     drop(log);
@@ -496,7 +496,12 @@ fn another_version_is_told_from_a_broken_one_and_not_touched() {
     }
     fs::write(&file, &bytes).unwrap();
     let clock = SessionClock::default();
-    let refused = look(directory.path(), &large(directory.path()), &clock);
+    let refused = look(
+        &Disk::default(),
+        directory.path(),
+        &large(directory.path()),
+        &clock,
+    );
     assert!(matches!(
         refused,
         Err(Error::OtherVersion {
@@ -516,7 +521,12 @@ fn a_segment_that_cannot_be_had_now_stops_the_start_and_is_not_taken_for_damaged
     // Stands for any error of open that is no error of the disk.
     symlink(&file, &file).unwrap();
     let clock = SessionClock::default();
-    let refused = look(directory.path(), &large(directory.path()), &clock);
+    let refused = look(
+        &Disk::default(),
+        directory.path(),
+        &large(directory.path()),
+        &clock,
+    );
     assert!(
         matches!(&refused, Err(Error::Directory { path, .. }) if *path == file),
         "{refused:?}"
@@ -529,6 +539,12 @@ fn a_segment_that_cannot_be_had_now_stops_the_start_and_is_not_taken_for_damaged
 fn session_ids_go_on_above_all_that_were_seen() {
     let directory = run(10_400, &[vec![accept(1, 9)], vec![done(1)]]);
     let clock = SessionClock::default();
-    look(directory.path(), &large(directory.path()), &clock).unwrap();
+    look(
+        &Disk::default(),
+        directory.path(),
+        &large(directory.path()),
+        &clock,
+    )
+    .unwrap();
     assert_eq!(clock.next(UNIX_EPOCH), SessionId(78));
 }

@@ -10,7 +10,6 @@
 //! When a segment is sealed, its [`Digest`] is written beside it.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::IoSlice;
@@ -34,6 +33,8 @@ use crate::spool::entry::Place;
 use crate::spool::head::COPIES;
 use crate::spool::head::Head;
 use crate::spool::head::START;
+use crate::spool::log::Failed;
+use crate::spool::log::Trace;
 use crate::spool::record::ALIGN;
 use crate::spool::record::Draft;
 use crate::spool::record::End;
@@ -178,15 +179,21 @@ impl SegmentLog {
 
     /// Appends the batch and syncs it. After an error nothing of it counts: the next segment's head
     /// says that this one ended before it.
-    pub(super) fn write(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Error> {
+    pub(super) fn write(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Failed> {
         let size = batch.iter().map(Draft::length).sum::<usize>() as u64;
         let fits = |active: &Active| active.end + size + FRAME as u64 <= self.capacity;
         if !self.active.as_ref().is_some_and(fits) {
             self.seal(Afterlife::Recycle);
-            self.begin()?;
+            self.begin().map_err(|error| Failed {
+                error,
+                trace: Trace::None,
+            })?;
         }
         let Some(active) = &mut self.active else {
-            return Err(Error::Closed);
+            return Err(Failed {
+                error: Error::Closed,
+                trace: Trace::None,
+            });
         };
         let end = active.end + size;
         let mut blank = end + FRAME as u64;
@@ -208,8 +215,12 @@ impl SegmentLog {
                 self.seal(Afterlife::Remove);
                 // Its head says that the batch does not count, even if it came to the disk after
                 // all. Where this fails, too, the next batch tries again.
-                let _ = self.begin();
-                Err(Error::append(path, source))
+                let trace = match self.begin() {
+                    Ok(()) => Trace::None,
+                    Err(_) => Trace::Doubtful,
+                };
+                let error = Error::append(path, source);
+                Err(Failed { error, trace })
             }
         }
     }
@@ -304,19 +315,18 @@ fn make(
     head: &Head,
 ) -> io::Result<File> {
     let (file, made) = match spare {
-        Some(Spare { path, .. }) => (File::options().read(true).write(true).open(&path)?, path),
+        Some(Spare { path, .. }) => (disk.open(&path)?, path),
         None => {
             let made = directory.join("new");
             (disk.create(&made)?, made)
         }
     };
-    if file.metadata()?.len() != head.capacity {
-        file.set_len(head.capacity)?;
-        if let Err(error) = disk.allocate(&file, head.capacity) {
-            // Give back what it took of a disk that is full.
-            fs::remove_file(&made)?;
-            return Err(error);
-        }
+    if file.metadata()?.len() != head.capacity
+        && let Err(error) = disk.allocate(&file, head.capacity)
+    {
+        // Give back what it took of a disk that is full.
+        disk.remove(&made)?;
+        return Err(error);
     }
     let mut front = vec![0; START as usize + FRAME];
     for at in COPIES {
@@ -324,7 +334,7 @@ fn make(
     }
     disk.write(&file, &mut [IoSlice::new(&front)], 0)?;
     disk.sync(&file)?;
-    fs::rename(&made, new)?;
+    disk.rename(&made, new)?;
     disk.sync_directory(directory)?;
     Ok(file)
 }

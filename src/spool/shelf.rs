@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::RwLock;
@@ -12,6 +11,7 @@ use bytes::Bytes;
 
 use crate::mail::content::Content;
 use crate::mail::id::SpoolId;
+use crate::spool::disk::Disk;
 use crate::spool::entry::Place;
 use crate::spool::log::Kept;
 use crate::spool::log::Part;
@@ -31,21 +31,35 @@ pub(super) struct Segment {
 
 /// All segments by generation, where readers find them.
 #[derive(Debug, Default)]
-pub(super) struct Shelf(RwLock<BTreeMap<u32, Arc<Segment>>>);
+pub(super) struct Shelf {
+    segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
+    disk: Disk,
+}
 
 impl Shelf {
+    /// Read by way of `disk`.
+    pub(super) fn on(self, disk: Disk) -> Shelf {
+        Shelf { disk, ..self }
+    }
+
     pub(super) fn put(&self, segment: Arc<Segment>) {
-        let mut shelf = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         shelf.insert(segment.seal.generation, segment);
     }
 
     pub(super) fn remove(&self, generation: u32) {
-        let mut shelf = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         shelf.remove(&generation);
     }
 
     fn find(&self, generation: u32) -> Option<Arc<Segment>> {
-        let shelf = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let shelf = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         shelf.get(&generation).cloned()
     }
 }
@@ -65,7 +79,7 @@ impl Reader for Shelf {
             }
         ];
         let offset = u64::from(place.offset);
-        segment.file.read_exact_at(&mut bytes, offset)?;
+        self.disk.read_at(&segment.file, &mut bytes, offset)?;
         let Some(frame) = Frame::read(&bytes, segment.seal) else {
             return Ok(None);
         };
@@ -77,7 +91,8 @@ impl Reader for Shelf {
             let read = bytes.len();
             bytes.resize(meta_end, 0);
             let rest = &mut bytes[read..];
-            segment.file.read_exact_at(rest, offset + read as u64)?;
+            let offset = offset + read as u64;
+            self.disk.read_at(&segment.file, rest, offset)?;
         }
         if !frame.is_sound(segment.seal, &bytes) {
             return Ok(None);

@@ -6,7 +6,6 @@
 //! segments. A segment is written over only after its new name is on disk.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -20,6 +19,7 @@ use crate::spool::digest;
 use crate::spool::entry::Place;
 use crate::spool::index::Index;
 use crate::spool::index::locked;
+use crate::spool::log::Failed;
 use crate::spool::log::Log;
 use crate::spool::record::Draft;
 use crate::spool::segment::Afterlife;
@@ -37,7 +37,7 @@ const SETTLED: Duration = Duration::from_secs(600);
 const COPIED_AT_ONCE: usize = 256 * 1024;
 
 impl Log for SegmentLog {
-    fn append(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Error> {
+    fn append(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Failed> {
         self.write(batch)
     }
 
@@ -63,21 +63,42 @@ impl Log for SegmentLog {
         self.loaded = true;
     }
 
+    /// From the oldest on, up to the first in which something lives.
+    fn free(&mut self, index: &Mutex<Index>) {
+        if !self.loaded {
+            return;
+        }
+        while let Some(oldest) = self.sealed.front().copied() {
+            if locked(index).usage(oldest.generation).messages > 0 {
+                return;
+            }
+            digest::remove(&self.disk, &self.directory, oldest.generation);
+            // Not out of order: a mark must not go before the message that it is for.
+            if let Err(error) = self.let_go(oldest) {
+                let file = path(&self.directory, oldest.generation);
+                events::spool_failed(&file, &error);
+                return;
+            }
+            self.shelf.remove(oldest.generation);
+            self.sealed.pop_front();
+            self.moving.clear();
+        }
+    }
+
     fn reclaim(&mut self, index: &Mutex<Index>) -> Vec<SpoolId> {
         if !self.loaded {
             return Vec::new();
         }
-        self.free_oldest(index);
+        self.free(index);
+        self.remove_spares(index);
         let Some(oldest) = self.sealed.front() else {
             return Vec::new();
         };
         if self.moving.is_empty() {
             let index = locked(index);
             let space = Space {
-                segment: self.usable() as u64,
-                all: (self.files() * self.usable()) as u64,
-                living: index.octets(),
                 living_in_oldest: index.usage(oldest.generation).octets,
+                ..self.space(&index)
             };
             if space.wants_copying(oldest.since.elapsed()) {
                 self.moving = index.living_in(oldest.generation).into();
@@ -114,47 +135,52 @@ impl Log for SegmentLog {
             if sealed.generation == place.generation {
                 sealed.afterlife = Afterlife::SetAside;
                 // So that the next start finds what is damaged, too.
-                digest::remove(&self.directory, place.generation);
+                digest::remove(&self.disk, &self.directory, place.generation);
             }
         }
     }
 }
 
 impl SegmentLog {
-    /// Frees segments from the oldest on, up to the first in which something lives.
-    fn free_oldest(&mut self, index: &Mutex<Index>) {
-        while let Some(oldest) = self.sealed.front().copied() {
-            if locked(index).usage(oldest.generation).messages > 0 {
-                return;
-            }
-            digest::remove(&self.directory, oldest.generation);
-            // Not out of order: a mark must not go before the message that it is for.
-            if let Err(error) = self.free(oldest) {
-                let file = path(&self.directory, oldest.generation);
-                events::spool_failed(&file, &error);
-                return;
-            }
-            self.shelf.remove(oldest.generation);
-            self.sealed.pop_front();
-            self.moving.clear();
+    fn space(&self, index: &Index) -> Space {
+        Space {
+            segment: self.capacity,
+            all: self.files() as u64 * self.capacity,
+            living: index.octets(),
+            living_in_oldest: 0,
         }
     }
 
-    fn free(&mut self, segment: Sealed) -> io::Result<()> {
+    /// What is kept to be written over goes before anything is copied.
+    fn remove_spares(&mut self, index: &Mutex<Index>) {
+        while self.space(&locked(index)).is_tight()
+            && let Some(spare) = self.spares.pop()
+        {
+            // Where a crash brings it back, the next start finds a spare.
+            if let Err(error) = self.disk.remove(&spare.path) {
+                events::spool_failed(&spare.path, &error);
+            }
+        }
+    }
+
+    fn let_go(&mut self, segment: Sealed) -> io::Result<()> {
         let file = path(&self.directory, segment.generation);
         match segment.afterlife {
             // Gone in an earlier try, after which the directory could not be synced.
             _ if !file.exists() => (),
             Afterlife::Recycle if self.spares.len() < SPARES => {
                 let path = self.directory.join(format!("spare.{}", segment.generation));
-                fs::rename(&file, &path)?;
+                self.disk.rename(&file, &path)?;
                 self.disk.sync_directory(&self.directory)?;
                 let written = segment.written;
                 self.spares.push(Spare { path, written });
                 return Ok(());
             }
-            Afterlife::Recycle | Afterlife::Remove => fs::remove_file(&file)?,
-            Afterlife::SetAside => fs::rename(&file, file.with_extension("damaged"))?,
+            Afterlife::Recycle | Afterlife::Remove => self.disk.remove(&file)?,
+            Afterlife::SetAside => {
+                let aside = file.with_extension("damaged");
+                self.disk.rename(&file, &aside)?;
+            }
         }
         self.disk.sync_directory(&self.directory)
     }
@@ -170,11 +196,16 @@ struct Space {
 }
 
 impl Space {
-    /// Whether what lives in the oldest segment, sealed this long ago, is to be copied forward. The
-    /// copy itself may take one segment more, hence three where four are promised.
+    /// Whether the disk holds too much. The batch that comes before this is asked again may begin a
+    /// segment, and so may the one with the copies, hence two where four are promised.
+    fn is_tight(self) -> bool {
+        self.all > 2 * self.living + 2 * self.segment
+    }
+
+    /// Whether what lives in the oldest segment, sealed this long ago, is to be copied forward.
     fn wants_copying(self, sealed: Duration) -> bool {
         let sparse = self.living_in_oldest < self.segment / 4;
-        sparse && sealed >= SETTLED || self.all > 2 * self.living + 3 * self.segment
+        sparse && sealed >= SETTLED || self.is_tight()
     }
 }
 
@@ -189,9 +220,9 @@ mod tests {
             (200, 20, 20, young, false),
             (200, 20, 20, SETTLED, true),
             (200, 60, 60, SETTLED, false),
-            (400, 20, 20, young, true),
-            (400, 80, 80, young, false),
-            (500, 90, 90, young, true),
+            (300, 20, 20, young, true),
+            (300, 80, 80, young, false),
+            (400, 90, 90, young, true),
         ] {
             let space = Space {
                 segment: 100,

@@ -13,13 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytesize::ByteSize;
 use nix::errno::Errno;
-use proptest::prelude::any;
-use proptest::prelude::prop;
-use proptest::prelude::prop_oneof;
-use proptest::strategy::Strategy;
-use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -28,9 +22,9 @@ use crate::mail::address::Address;
 use crate::mail::address::ReversePath;
 use crate::mail::envelope::Recipient;
 use crate::mail::id::SessionId;
-use crate::spool::disk::Call;
+use crate::spool::faults::On;
 
-fn small() -> Config {
+pub(super) fn small() -> Config {
     Config {
         segment_size: ByteSize::kib(64),
         large_message: ByteSize::kib(8),
@@ -40,7 +34,7 @@ fn small() -> Config {
     }
 }
 
-fn id(serial: u32) -> SpoolId {
+pub(super) fn id(serial: u32) -> SpoolId {
     SpoolId {
         session: SessionId(5),
         serial,
@@ -60,14 +54,14 @@ fn envelope(recipients: usize) -> Envelope {
     }
 }
 
-fn content(serial: u32, size: usize) -> Content {
+pub(super) fn content(serial: u32, size: usize) -> Content {
     let body = Bytes::from(vec![b'a' + (serial % 26) as u8; size]);
     let head = Bytes::from(format!("Message-ID: <{serial}@here.example>\r\n\r\n"));
     Content::assemble(head, &body, &[])
 }
 
 /// What a kill -9 would leave now.
-fn crash(directory: &Path) -> TempDir {
+pub(super) fn crash(directory: &Path) -> TempDir {
     loop {
         let copy = TempDir::new().unwrap();
         let before = names(directory);
@@ -94,12 +88,23 @@ fn names(directory: &Path) -> BTreeSet<PathBuf> {
     names
 }
 
-async fn next(arrivals: &mut Arrivals) -> Arrival {
+pub(super) async fn next(arrivals: &mut Arrivals) -> Arrival {
     let next = timeout(Duration::from_secs(20), arrivals.next());
     next.await.expect("in time").expect("an arrival")
 }
 
-async fn left(directory: &Path) -> BTreeMap<SpoolId, Arrival> {
+/// The spool once all that was left is read.
+pub(super) async fn open_loaded(
+    disk: Disk,
+    directory: &Path,
+    config: &Config,
+) -> (Spool, Arrivals) {
+    let (spool, arrivals) = open_on(disk, directory, config).unwrap();
+    spool.loaded().await.unwrap();
+    (spool, arrivals)
+}
+
+pub(super) async fn left(directory: &Path) -> BTreeMap<SpoolId, Arrival> {
     let (spool, mut arrivals) = open(directory, &small()).unwrap();
     spool.loaded().await.unwrap();
     let count = locked(&spool.0.library.index).len();
@@ -114,20 +119,20 @@ async fn left(directory: &Path) -> BTreeMap<SpoolId, Arrival> {
     left
 }
 
-async fn store(spool: &Spool, serial: u32, size: usize) -> Result<(), Error> {
+pub(super) async fn store(spool: &Spool, serial: u32, size: usize) -> Result<(), Error> {
     let message = content(serial, size);
     spool
         .store(id(serial), envelope(2), message, Fate::Deliver)
         .await
 }
 
-fn finish(spool: &Spool, serial: u32) {
+pub(super) fn finish(spool: &Spool, serial: u32) {
     spool.mark(id(serial), vec![(0, Mark::Delivered)]);
     spool.mark(id(serial), vec![(1, Mark::Failed("no such user".into()))]);
 }
 
 /// Segments or large messages.
-fn files(directory: &Path) -> usize {
+pub(super) fn files(directory: &Path) -> usize {
     let files = fs::read_dir(directory).unwrap();
     files
         .filter(|file| file.as_ref().unwrap().path().extension() != Some("digest".as_ref()))
@@ -290,27 +295,6 @@ async fn finished_segments_are_written_over_and_never_resurrect_anything() {
 }
 
 #[tokio::test]
-async fn the_disk_holds_at_most_twice_the_living_and_four_segments() {
-    let directory = TempDir::new().unwrap();
-    let segments = directory.path().join("segments");
-    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
-    for serial in 0..1500 {
-        store(&spool, serial, 2000).await.unwrap();
-        if serial % 50 != 0 {
-            finish(&spool, serial);
-        }
-        let living = locked(&spool.0.library.index).octets() as usize;
-        // One more may just have been begun, of which the committer's turn to clean is to come.
-        let most = (2 * living).div_ceil(64 * 1024 - 8192) + 4 + 1;
-        let files = files(&segments);
-        assert!(files <= most, "{files} segments, {living} octets alive");
-    }
-    spool.close().await;
-    let left = left(directory.path()).await;
-    assert!(left.keys().map(|id| id.serial).eq((0..1500).step_by(50)));
-}
-
-#[tokio::test]
 async fn a_segment_with_something_unreadable_is_kept_when_the_rest_was_copied() {
     let directory = TempDir::new().unwrap();
     let segments = directory.path().join("segments");
@@ -356,7 +340,7 @@ async fn a_large_message_has_a_file_of_its_own_until_it_is_finished() {
 
 #[tokio::test]
 async fn a_failed_write_or_sync_fails_its_batch_and_no_later_one() {
-    for call in [Call::Write, Call::Sync] {
+    for call in [On::Write, On::Sync] {
         let directory = TempDir::new().unwrap();
         let disk = Disk::default();
         let (spool, _arrivals) = open_on(disk.clone(), directory.path(), &small()).unwrap();
@@ -393,8 +377,8 @@ async fn a_full_disk_is_told_before_anything_is_written() {
 async fn a_disk_that_is_full_at_the_start_takes_mail_when_it_no_longer_is() {
     let directory = TempDir::new().unwrap();
     let disk = Disk::default();
-    disk.fail_next(Call::Allocate, Errno::ENOSPC);
-    disk.fail_next(Call::Allocate, Errno::ENOSPC);
+    disk.fail_next(On::Allocate, Errno::ENOSPC);
+    disk.fail_next(On::Allocate, Errno::ENOSPC);
     let (spool, _arrivals) = open_on(disk, directory.path(), &small()).unwrap();
     assert!(matches!(
         store(&spool, 1, 10).await,
@@ -407,8 +391,8 @@ async fn a_disk_that_is_full_at_the_start_takes_mail_when_it_no_longer_is() {
 async fn a_signal_while_space_is_taken_refuses_no_mail() {
     let directory = TempDir::new().unwrap();
     let disk = Disk::default();
-    disk.fail_next(Call::Allocate, Errno::EINTR);
-    disk.fail_next(Call::Allocate, Errno::EINTR);
+    disk.fail_next(On::Allocate, Errno::EINTR);
+    disk.fail_next(On::Allocate, Errno::EINTR);
     let (spool, _arrivals) = open_on(disk, directory.path(), &small()).unwrap();
     store(&spool, 1, 10).await.unwrap();
 }
@@ -419,7 +403,7 @@ async fn a_full_disk_gets_room_from_mail_that_was_delivered_meanwhile() {
     let disk = Disk::default();
     let (spool, _arrivals) = open_on(disk.clone(), directory.path(), &small()).unwrap();
     for _ in 0..1000 {
-        disk.fail_next(Call::Allocate, Errno::ENOSPC);
+        disk.fail_next(On::Allocate, Errno::ENOSPC);
     }
     let mut serial = 0;
     while store(&spool, serial, 2000).await.is_ok() {
@@ -549,136 +533,4 @@ fn values_that_do_not_go_together_are_named() {
     };
     let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["segment_size", "large_message", "waiting"]);
-}
-
-/// What can be asked of the spool, in a run of the model.
-#[derive(Debug, Clone)]
-enum Step {
-    Store(usize),
-    Mark(usize, usize),
-    Defer(usize, u32),
-    Hold(usize),
-    Release(usize),
-    Fail(Call, Errno),
-    Restart,
-    Crash,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        8 => prop_oneof![0..6000usize, 8000..20_000usize].prop_map(Step::Store),
-        8 => (any::<usize>(), 0..2usize).prop_map(|(which, at)| Step::Mark(which, at)),
-        2 => (any::<usize>(), any::<u32>()).prop_map(|(which, n)| Step::Defer(which, n)),
-        1 => any::<usize>().prop_map(Step::Hold),
-        1 => any::<usize>().prop_map(Step::Release),
-        2 => prop::sample::select(vec![
-            Step::Fail(Call::Write, Errno::EIO),
-            Step::Fail(Call::Sync, Errno::EIO),
-            Step::Fail(Call::SyncDirectory, Errno::EIO),
-            Step::Fail(Call::Allocate, Errno::ENOSPC),
-        ]),
-        1 => prop::strategy::Just(Step::Restart),
-        1 => prop::strategy::Just(Step::Crash),
-    ];
-    prop::collection::vec(step, 1..120)
-}
-
-/// A message as the model has it: size, open recipients, attempts, held.
-type Model = BTreeMap<u32, (usize, Vec<usize>, u32, bool)>;
-
-#[test]
-fn any_run_leaves_what_a_queue_in_memory_would_hold() {
-    let runtime = Runtime::new().unwrap();
-    let mut runner = TestRunner::new(proptest::test_runner::Config {
-        cases: 16,
-        failure_persistence: None,
-        ..Default::default()
-    });
-    runner
-        .run(&steps(), |steps| {
-            runtime.block_on(follow(&steps));
-            Ok(())
-        })
-        .unwrap();
-}
-
-async fn follow(steps: &[Step]) {
-    let mut directory = TempDir::new().unwrap();
-    let mut disk = Disk::default();
-    let (mut spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
-    let mut model = Model::new();
-    let mut refused = BTreeSet::new();
-    for (serial, step) in (0u32..).zip(steps) {
-        let pick = |which: usize| {
-            let ids: Vec<_> = model.keys().copied().collect();
-            (!ids.is_empty()).then(|| ids[which % ids.len()])
-        };
-        match *step {
-            Step::Store(size) => {
-                let stored = store(&spool, serial, size).await;
-                if stored.is_ok() {
-                    model.insert(serial, (size, vec![0, 1], 0, false));
-                } else {
-                    refused.insert(serial);
-                }
-            }
-            Step::Mark(which, at) => {
-                let Some(serial) = pick(which) else { continue };
-                spool.mark(id(serial), vec![(at, Mark::Delivered)]);
-                let message = model.get_mut(&serial).unwrap();
-                message.1.retain(|open| *open != at);
-                if message.1.is_empty() {
-                    model.remove(&serial);
-                }
-            }
-            Step::Defer(which, attempts) => {
-                let Some(serial) = pick(which) else { continue };
-                spool.defer(id(serial), SystemTime::now(), attempts);
-                model.get_mut(&serial).unwrap().2 = attempts;
-            }
-            Step::Hold(which) => {
-                let Some(serial) = pick(which) else { continue };
-                spool.hold(id(serial), "why".into());
-                model.get_mut(&serial).unwrap().3 = true;
-            }
-            Step::Release(which) => {
-                let Some(serial) = pick(which) else { continue };
-                spool.release(id(serial), SystemTime::now());
-                model.get_mut(&serial).unwrap().3 = false;
-            }
-            Step::Fail(call, error) => disk.fail_next(call, error),
-            Step::Restart => {
-                disk.heal();
-                spool.close().await;
-                (spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
-                spool.loaded().await.unwrap();
-            }
-            Step::Crash => {
-                // Notes go with the batch of this message, so that the model need not guess.
-                disk.heal();
-                store(&spool, serial, 1).await.unwrap();
-                model.insert(serial, (1, vec![0, 1], 0, false));
-                let crashed = crash(directory.path());
-                spool.close().await;
-                (directory, disk) = (crashed, Disk::default());
-                (spool, _) = open_on(disk.clone(), directory.path(), &small()).unwrap();
-                spool.loaded().await.unwrap();
-            }
-        }
-    }
-    disk.heal();
-    spool.close().await;
-    let left = left(directory.path()).await;
-    // A refused one may come back only if the disk failed twice in a row; the client has it, too.
-    let found: Model = left
-        .into_values()
-        .filter(|m| !refused.contains(&m.id.serial))
-        .map(|m| {
-            let bytes = m.content.unwrap().to_bytes();
-            let size = bytes.len() - content(m.id.serial, 0).len();
-            assert_eq!(bytes, content(m.id.serial, size).to_bytes());
-            (m.id.serial, (size, m.open, m.attempts, m.held))
-        })
-        .collect();
-    assert_eq!(found, model);
 }
