@@ -2,10 +2,11 @@
 #              installed where missing), doc tests
 # make check   format, lints and the quick tests, which need no network; before every commit
 # make soak    the long runs: ten minutes for each fuzz target, 100 rounds of kill -9 (docs/testing.md)
-# make bench   what must stay fast, and the gateway beside Postfix (as root)
+# make bench   what must stay fast: the table beside smtp-sink, Postfix and the classic stack (as root, for
+#              those), and the parts alone
 # make docs    the documentation of the code
 
-.PHONY: test check soak bench docs peers
+.PHONY: test check soak bench docs peers bench-peers
 .DEFAULT_GOAL := check
 
 # nextest runs tests side by side in processes of their own; plain cargo serves, too.
@@ -28,12 +29,15 @@ soak: peers
 	FUZZ_SECONDS=$(FUZZ_SECONDS) CRASH_ROUNDS=$(CRASH_ROUNDS) NEXTEST_PROFILE=soak \
 	cargo $(TESTS) -- fuzz:: crash::
 
-bench:
-	cargo bench
-	benches/beside-postfix
+bench: bench-peers
+	cargo bench --bench table
+	cargo bench --bench checks --bench protocol --bench spool
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 peers:
 	tests/peers-install
+
+bench-peers:
+	tests/peers-install opendkim opendmarc postfix-policyd-spf-python

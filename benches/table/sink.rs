@@ -1,0 +1,91 @@
+//! `smtp-sink`: takes all mail and drops it.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+
+use crate::process;
+use crate::process::Process;
+use crate::setting::Setting;
+use crate::wait;
+
+/// What it speaks, and whether it counts: counting costs it a write a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Smtp,
+    CountingLmtp,
+}
+
+pub(crate) struct Sink {
+    pub(crate) address: SocketAddr,
+    counters: File,
+    _process: Process,
+}
+
+impl Sink {
+    /// Starts one and waits until it takes connections.
+    pub(crate) fn start(setting: &Setting, kind: Kind) -> Result<Sink> {
+        Sink::start_at(setting, kind, wait::free_address()?)
+    }
+
+    /// The same on this address.
+    pub(crate) fn start_at(setting: &Setting, kind: Kind, address: SocketAddr) -> Result<Sink> {
+        process::need(&["smtp-sink"])?;
+        let counters = setting.folder("sink")?.join("counters");
+        let mut command = process::command("smtp-sink");
+        if process::is_root() {
+            command.args(["-u", "nobody"]);
+        }
+        match kind {
+            Kind::Smtp => {}
+            Kind::CountingLmtp => {
+                command.args(["-L", "-c"]);
+            }
+        }
+        command.arg(address.to_string()).arg("1000");
+        command.stdout(File::create(&counters)?);
+        let process = Process::start(&mut command)?;
+        wait::until_open(address, "smtp-sink")?;
+        Ok(Sink {
+            address,
+            counters: File::open(&counters)?,
+            _process: process,
+        })
+    }
+
+    /// Where a gateway delivers to it.
+    pub(crate) fn target(&self) -> String {
+        format!("lmtp:{}", self.address)
+    }
+
+    /// Messages so far.
+    pub(crate) fn count(&self) -> Result<u64> {
+        // It writes its counters anew for each message: "sess=1 quit=1 mesg=1" and a carriage return.
+        let mut end = [0; 256];
+        let length = self.counters.metadata()?.len();
+        let at = length.saturating_sub(end.len() as u64);
+        let read = self.counters.read_at(&mut end, at)?;
+        let text = String::from_utf8_lossy(&end[..read]);
+        // The last one may be half written.
+        let Some((whole, _)) = text.rsplit_once('\r') else {
+            return Ok(0);
+        };
+        let Some((_, number)) = whole.rsplit_once("mesg=") else {
+            return Ok(0);
+        };
+        number.trim().parse().context("counters of smtp-sink")
+    }
+
+    /// Waits until it has that many, and says when.
+    pub(crate) fn wait_for(&self, count: u64, deadline: Duration) -> Result<Instant> {
+        wait::until(deadline, &format!("{count} messages at the sink"), || {
+            Ok((self.count()? >= count).then(Instant::now))
+        })
+        .with_context(|| format!("{} arrived", self.count().unwrap_or_default()))
+    }
+}
