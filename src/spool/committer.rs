@@ -196,7 +196,11 @@ impl Committer {
             };
             match job {
                 Ok(job) => self.take(job),
-                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    // What it was set for may have ridden in an earlier batch.
+                    self.flush = None;
+                    return;
+                }
                 Err(RecvTimeoutError::Disconnected) => self.closed = true,
             }
         }

@@ -140,6 +140,36 @@ pub(super) fn files(directory: &Path) -> usize {
 }
 
 #[tokio::test]
+async fn a_committer_that_was_told_of_notes_which_are_gone_rests() {
+    let directory = TempDir::new().unwrap();
+    let before = threads("spool");
+    let (spool, _arrivals) = open(directory.path(), &small()).unwrap();
+    spool.loaded().await.unwrap();
+    // As where a batch takes the note before the word of it has come.
+    spool.0.jobs.send(Job::Notes).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let ours = threads("spool").into_iter();
+    let mut ours = ours.filter(|(thread, _)| !before.contains_key(thread));
+    // Three seconds are three hundred ticks.
+    assert!(ours.any(|(_, ticks)| ticks < 50));
+}
+
+/// The threads of this name, with the ticks of processor time that each has used.
+fn threads(name: &str) -> BTreeMap<PathBuf, u64> {
+    let all = fs::read_dir("/proc/self/task").unwrap();
+    let stats = all.filter_map(|thread| {
+        let path = thread.unwrap().path();
+        let stat = fs::read_to_string(path.join("stat")).ok()?;
+        let (front, fields) = stat.rsplit_once(") ")?;
+        let fields: Vec<_> = fields.split(' ').collect();
+        let used = [11, 12].map(|at| fields[at].parse::<u64>().unwrap());
+        let named = front.ends_with(&format!("({name}"));
+        named.then_some((path, used[0] + used[1]))
+    });
+    stats.collect()
+}
+
+#[tokio::test]
 async fn a_stored_message_arrives_from_memory_and_survives_a_crash() {
     let directory = TempDir::new().unwrap();
     let (spool, mut arrivals) = open(directory.path(), &small()).unwrap();
