@@ -4,15 +4,15 @@
 
 use std::collections::HashMap;
 
-use super::waiting::Key;
+use crate::mail::id::PackedId;
 use crate::mail::id::SpoolId;
 
 /// The messages that are in several lanes, or have recipients that failed for good.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     /// In how many lanes a message is; in one, where it does not stand here.
-    lanes: HashMap<Key, u32>,
-    failed: HashMap<Key, Vec<(usize, String)>>,
+    lanes: HashMap<PackedId, u32>,
+    failed: HashMap<PackedId, Vec<(usize, String)>>,
 }
 
 impl Parts {

@@ -11,36 +11,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lane::LaneId;
-use crate::mail::id::SessionId;
+use crate::mail::id::PackedId;
 use crate::mail::id::SpoolId;
 
 /// Room that is kept whatever the number.
 const SMALLEST: usize = 64;
 
-/// A [`SpoolId`] in 12 octets instead of 16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Key([u32; 3]);
-
-impl From<SpoolId> for Key {
-    fn from(id: SpoolId) -> Key {
-        let session = id.session.0;
-        Key([(session >> 32) as u32, session as u32, id.serial])
-    }
-}
-
-impl From<Key> for SpoolId {
-    fn from(Key([high, low, serial]): Key) -> SpoolId {
-        SpoolId {
-            session: SessionId(u64::from(high) << 32 | u64::from(low)),
-            serial,
-        }
-    }
-}
-
 /// One message in one lane, not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiting {
-    key: Key,
+    key: PackedId,
     /// Attempts made so far.
     pub(super) attempts: u32,
 }
@@ -120,7 +100,7 @@ impl Line {
 struct Later {
     /// When it is due, in milliseconds since the beginning, and in the last 16 bits its attempts.
     due_and_attempts: u64,
-    key: Key,
+    key: PackedId,
     lane: LaneId,
 }
 
@@ -236,6 +216,7 @@ fn too_much(length: usize, room: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::id::SessionId;
 
     const MANY: u64 = 100_000;
     /// What a message may cost here, with all that the containers keep in reserve.
@@ -247,15 +228,6 @@ mod tests {
             serial: 1,
         };
         Waiting::new(id, 3)
-    }
-
-    #[test]
-    fn an_id_is_the_same_after_packing() {
-        let id = SpoolId {
-            session: SessionId(0x0123_4567_89ab_cdef),
-            serial: u32::MAX,
-        };
-        assert_eq!(SpoolId::from(Key::from(id)), id);
     }
 
     #[test]

@@ -21,9 +21,9 @@ use tokio::time::timeout_at;
 
 use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
+use crate::mail::id::PackedId;
 use crate::mail::id::SpoolId;
 use crate::spool::Library;
-use crate::spool::entry::Key;
 
 /// What is read from disk in one go.
 const READ_AT_ONCE: usize = 64;
@@ -63,7 +63,7 @@ pub(super) struct Handover {
 #[derive(Debug, Default)]
 struct Queues {
     in_memory: VecDeque<Arrival>,
-    on_disk: VecDeque<Key>,
+    on_disk: VecDeque<PackedId>,
     closed: bool,
 }
 
@@ -78,12 +78,14 @@ impl Handover {
     }
 
     pub(super) fn offer_by_id(&self, ids: impl IntoIterator<Item = SpoolId>) {
-        self.queues().on_disk.extend(ids.into_iter().map(Key::from));
+        self.queues()
+            .on_disk
+            .extend(ids.into_iter().map(PackedId::from));
         self.wake.notify_one();
     }
 
     /// What was left over, in the order in which it came.
-    pub(super) fn offer_all(&self, ids: Vec<Key>) {
+    pub(super) fn offer_all(&self, ids: Vec<PackedId>) {
         let mut queues = self.queues();
         let newer = mem::replace(&mut queues.on_disk, ids.into());
         queues.on_disk.extend(newer);

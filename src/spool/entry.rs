@@ -1,11 +1,11 @@
 //! One message as the index knows it: whole ([`Entry`]), and in the few octets that it takes there.
 
-use crate::mail::id::SessionId;
-use crate::mail::id::SpoolId;
+use crate::mail::id::PackedId;
 use crate::spool::record::State;
 
 /// Microseconds, which is what a [`State`] is in.
 pub(super) const SECOND: u64 = 1_000_000;
+
 /// Where a record stands. A backend without segments counts the rows in `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -19,26 +19,6 @@ pub(super) struct Place {
 pub(super) enum Stored {
     InLog,
     InFile,
-}
-
-/// A message's id in twelve octets, in the order of [`SpoolId`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key([u32; 3]);
-
-impl From<SpoolId> for Key {
-    fn from(id: SpoolId) -> Key {
-        let session = id.session.0;
-        Key([(session >> 32) as u32, session as u32, id.serial])
-    }
-}
-
-impl From<Key> for SpoolId {
-    fn from(Key([high, low, serial]): Key) -> SpoolId {
-        SpoolId {
-            session: SessionId(u64::from(high) << 32 | u64::from(low)),
-            serial,
-        }
-    }
 }
 
 /// One message.
@@ -101,7 +81,7 @@ impl Entry {
         self.state.held.is_some()
     }
 
-    pub(super) fn pack(self, key: Key) -> (Row, Option<Rare>) {
+    pub(super) fn pack(self, key: PackedId) -> (Row, Option<Rare>) {
         let row = Row {
             key,
             place: self.place,
@@ -144,7 +124,7 @@ impl Entry {
 /// What each message has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
-    pub(super) key: Key,
+    pub(super) key: PackedId,
     pub(super) place: Place,
     /// Seconds since 1970.
     due: u32,

@@ -14,9 +14,9 @@ use std::sync::PoisonError;
 
 use hashbrown::HashTable;
 
+use crate::mail::id::PackedId;
 use crate::mail::id::SpoolId;
 use crate::spool::entry::Entry;
-use crate::spool::entry::Key;
 use crate::spool::entry::Place;
 use crate::spool::entry::Rare;
 use crate::spool::entry::Row;
@@ -48,7 +48,7 @@ pub(super) struct Index {
     /// Where in `rows` each message is.
     numbers: HashTable<u32>,
     hasher: RandomState,
-    rare: BTreeMap<Key, Rare>,
+    rare: BTreeMap<PackedId, Rare>,
     usage: BTreeMap<u32, Usage>,
 }
 
@@ -62,7 +62,7 @@ impl Index {
         self.rows.len()
     }
 
-    fn number(&self, key: Key) -> Option<usize> {
+    fn number(&self, key: PackedId) -> Option<usize> {
         let hash = self.hasher.hash_one(key);
         let number = self
             .numbers
@@ -80,7 +80,7 @@ impl Index {
     }
 
     /// All messages in the order in which they came.
-    pub(super) fn ids(&self) -> Vec<Key> {
+    pub(super) fn ids(&self) -> Vec<PackedId> {
         let mut ids: Vec<_> = self.rows.iter().map(|row| row.key).collect();
         ids.sort_unstable();
         ids
@@ -153,7 +153,7 @@ impl Index {
 
     /// The message is no longer here.
     pub(super) fn remove(&mut self, id: SpoolId) -> Option<Entry> {
-        let key = Key::from(id);
+        let key = PackedId::from(id);
         let hash = self.hasher.hash_one(key);
         let rows = &mut self.rows;
         let found = self
