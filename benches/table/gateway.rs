@@ -25,6 +25,19 @@ pub(crate) struct Config {
     pub(crate) sections: String,
 }
 
+impl Config {
+    /// Any recipient is known, and there is no TLS.
+    pub(crate) fn new(deliver: String, dns: SocketAddr, sections: &str) -> Config {
+        Config {
+            deliver,
+            recipients: "any".to_owned(),
+            dns,
+            tls: "off",
+            sections: sections.to_owned(),
+        }
+    }
+}
+
 /// Connections that stay open for more messages than a session has by default, and no checks.
 pub(crate) const UNCHECKED: &str = "
 [limits]

@@ -68,13 +68,7 @@ fn at(setting: &Setting, connections: usize) -> Result<Vec<Line>> {
         Sink::start(setting, Kind::CountingLmtp)?,
         Sink::start(setting, Kind::CountingLmtp)?,
     ];
-    let config = |deliver| Config {
-        deliver,
-        recipients: "any".to_owned(),
-        dns: dns.address,
-        tls: "off",
-        sections: UNCHECKED.to_owned(),
-    };
+    let config = |deliver| Config::new(deliver, dns.address, UNCHECKED);
     let gateway = Gateway::start(setting, &config(sinks[0].target()))?;
     let nowhere = format!("lmtp:{}", wait::free_address()?);
     let away = Gateway::start(setting, &config(nowhere))?;

@@ -30,14 +30,13 @@ const SECTIONS: &str = "
 exempt = [\"127.0.0.1/32\"]
 [session]
 transactions = 4000000000
+[session.refusals]
+exempt = []
 [spf]
 exempt = []
 [dmarc]
 exempt = []
 ";
-
-/// Where the gateway knows of it.
-const REFUSALS: &str = "[session.refusals]";
 
 pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
     let key = Key::make()?;
@@ -45,17 +44,9 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
     let sink = Sink::start(setting, Kind::CountingLmtp)?;
     let known = setting.folder("recipients")?.join("known");
     fs::write(&known, "user@gate.example\n")?;
-    let mut sections = SECTIONS.to_owned();
-    let shipped = include_str!("../../../conf/gatepost.toml");
-    if shipped.contains(REFUSALS) {
-        sections += &format!("{REFUSALS}\nexempt = []\n");
-    }
     let config = Config {
-        deliver: sink.target(),
         recipients: known.display().to_string(),
-        dns: dns.address,
-        tls: "off",
-        sections,
+        ..Config::new(sink.target(), dns.address, SECTIONS)
     };
     let gateway = Gateway::start(setting, &config)?;
     let honest = Sending {

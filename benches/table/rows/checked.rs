@@ -49,13 +49,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
         Sink::start(setting, Kind::CountingLmtp)?,
     ];
     let classic = Classic::start(setting, &sinks[1], &dns)?;
-    let config = Config {
-        deliver: sinks[0].target(),
-        recipients: "any".to_owned(),
-        dns: dns.address,
-        tls: "off",
-        sections: CHECKED.to_owned(),
-    };
+    let config = Config::new(sinks[0].target(), dns.address, CHECKED);
     let gateway = Gateway::start(setting, &config)?;
     for (server, name) in [
         (gateway.smtp, "gatepost"),

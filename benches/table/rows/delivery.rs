@@ -62,13 +62,11 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
 /// Messages a second.
 fn deliver(setting: &Setting, dns: &Nameserver, fill: &Sending) -> Result<f64> {
     let next_hop = wait::free_address()?;
-    let config = Config {
-        deliver: format!("lmtp:{next_hop}"),
-        recipients: "any".to_owned(),
-        dns: dns.address,
-        tls: "off",
-        sections: format!("{UNCHECKED}{QUEUE}"),
-    };
+    let config = Config::new(
+        format!("lmtp:{next_hop}"),
+        dns.address,
+        &format!("{UNCHECKED}{QUEUE}"),
+    );
     let mut gateway = Gateway::start(setting, &config)?;
     fill.run(gateway.smtp, Kind::Smtp)?;
     gateway.stop();

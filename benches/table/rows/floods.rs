@@ -24,11 +24,8 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
     let known = setting.folder("recipients")?.join("known");
     fs::write(&known, "user@gate.example\n")?;
     let config = Config {
-        deliver: sink.target(),
         recipients: known.display().to_string(),
-        dns: dns.address,
-        tls: "off",
-        sections: CHECKED.to_owned(),
+        ..Config::new(sink.target(), dns.address, CHECKED)
     };
     let gateway = Gateway::start(setting, &config)?;
     let count = 2 * setting.options.messages();

@@ -56,11 +56,12 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
 fn measure(setting: &Setting, certificate: &str, tls: Option<&Trust>) -> Result<Sizes> {
     let dns = Nameserver::start(Duration::ZERO, "")?;
     let config = Config {
-        deliver: format!("lmtp:{}", wait::free_address()?),
-        recipients: "any".to_owned(),
-        dns: dns.address,
         tls: "starttls",
-        sections: format!("{UNCHECKED}{certificate}"),
+        ..Config::new(
+            format!("lmtp:{}", wait::free_address()?),
+            dns.address,
+            &format!("{UNCHECKED}{certificate}"),
+        )
     };
     let gateway = Gateway::start(setting, &config)?;
     let connect = || {

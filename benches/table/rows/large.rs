@@ -85,13 +85,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
 fn measure(setting: &Setting, message: &str, count: usize) -> Result<Memory> {
     let dns = Nameserver::start(Duration::ZERO, "")?;
     let sink = Sink::start(setting, Kind::CountingLmtp)?;
-    let config = Config {
-        deliver: sink.target(),
-        recipients: "any".to_owned(),
-        dns: dns.address,
-        tls: "off",
-        sections: UNCHECKED.to_owned(),
-    };
+    let config = Config::new(sink.target(), dns.address, UNCHECKED);
     let gateway = Gateway::start(setting, &config)?;
     // What a gateway needs at all is there after the first message.
     let put_off = AtomicUsize::new(0);

@@ -38,13 +38,7 @@ const PAUSE: Duration = Duration::from_millis(3);
 pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
     let dns = Nameserver::start(Duration::ZERO, "")?;
     let sink = Sink::start(setting, Kind::CountingLmtp)?;
-    let config = Config {
-        deliver: sink.target(),
-        recipients: "any".to_owned(),
-        dns: dns.address,
-        tls: "off",
-        sections: UNCHECKED.to_owned(),
-    };
+    let config = Config::new(sink.target(), dns.address, UNCHECKED);
     let gateway = Gateway::start(setting, &config)?;
     let mut client = Client::hello(gateway.smtp, HONEST, CLIENT)?;
     let mut disk = Disk::make(setting)?;

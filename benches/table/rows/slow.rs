@@ -39,13 +39,7 @@ const SLOW: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
     let dns = Nameserver::start(Duration::ZERO, "")?;
     let sink = Sink::start(setting, Kind::CountingLmtp)?;
-    let config = Config {
-        deliver: sink.target(),
-        recipients: "any".to_owned(),
-        dns: dns.address,
-        tls: "off",
-        sections: UNCHECKED.to_owned(),
-    };
+    let config = Config::new(sink.target(), dns.address, UNCHECKED);
     let gateway = Gateway::start(setting, &config)?;
     let normal = Sending {
         connections: 16,
