@@ -16,12 +16,12 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use ipnet::Ipv4Net;
-use ipnet::Ipv6Net;
 use serde::Deserialize;
 
 use crate::session::TurnedAway;
 use crate::session::allowance::Allowances;
 use crate::session::allowance::customer;
+use crate::session::loopback;
 
 /// `[limits]`: what one gateway takes on at a time. Whoever comes in addition is told 421 and to
 /// come back later (RFC 5321 §3.8).
@@ -54,10 +54,7 @@ impl Default for Limits {
             per_address: 50,
             per_network: 200,
             connections_per_minute: 120,
-            exempt: vec![
-                IpNet::V4(Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
-                IpNet::V6(Ipv6Net::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)),
-            ],
+            exempt: loopback(),
             proxy_header_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Action;
 use super::Client;
 use super::Mode;
-use super::spf;
+use super::loopback;
 use crate::mail::address::Domain;
 use crate::smtp::reply::Refusal;
 use crate::verify::ArcResult;
@@ -55,7 +55,7 @@ impl Default for Config {
             several_from: Action::Reject,
             several_domains: Action::Reject,
             broken_from: Action::Reject,
-            exempt: spf::loopback(),
+            exempt: loopback(),
             trusted_forwarders: Vec::new(),
         }
     }

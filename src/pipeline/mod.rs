@@ -17,6 +17,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use ipnet::Ipv4Net;
+use ipnet::Ipv6Net;
 use serde::Deserialize;
 
 use crate::directory::Answer;
@@ -37,6 +39,14 @@ use crate::verify::Evidence;
 use crate::verify::Iprev;
 use crate::verify::Spf;
 use crate::verify::Verifier;
+
+/// The networks of the machine itself, which rules and limits exempt unless they are told otherwise.
+pub fn loopback() -> Vec<IpNet> {
+    vec![
+        IpNet::V4(Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
+        IpNet::V6(Ipv6Net::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)),
+    ]
+}
 
 /// Whether a rule acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

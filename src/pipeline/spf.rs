@@ -3,14 +3,13 @@
 //! The HELO identity is judged first and refuses only on fail; then MAIL FROM, or HELO again in its
 //! place for the null sender. Evaluated once a transaction, whatever the number of recipients.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::Action;
 use super::Client;
 use super::Mode;
+use super::loopback;
 use crate::mail::address::Domain;
 use crate::mail::address::ReversePath;
 use crate::smtp::reply::Refusal;
@@ -96,14 +95,6 @@ impl Config {
             SpfResult::TempError => self.temperror,
         }
     }
-}
-
-/// The machine itself.
-pub(super) fn loopback() -> Vec<IpNet> {
-    let v4 = IpNet::from(IpAddr::from([127, 0, 0, 0]));
-    let v6 = IpNet::from(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
-    let v4 = IpNet::new(v4.addr(), 8).unwrap_or(v4);
-    vec![v4, v6]
 }
 
 /// What SPF says of a transaction.

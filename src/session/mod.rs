@@ -54,6 +54,7 @@ use crate::tls;
 
 pub use self::budget::Budget;
 pub use self::config::Config;
+pub use crate::pipeline::loopback;
 
 use self::incoming::Incoming;
 use self::refusals::Refusals;

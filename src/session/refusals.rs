@@ -14,11 +14,10 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use ipnet::Ipv4Net;
-use ipnet::Ipv6Net;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use crate::pipeline::loopback;
 use crate::smtp::reply::Reply;
 use crate::telemetry::events;
 
@@ -47,10 +46,7 @@ impl Default for Config {
         Config {
             per_minute: 60,
             delay: Duration::from_secs(5),
-            exempt: vec![
-                IpNet::V4(Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
-                IpNet::V6(Ipv6Net::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)),
-            ],
+            exempt: loopback(),
         }
     }
 }
