@@ -1,8 +1,8 @@
 //! The DKIM signatures of a message (RFC 6376, RFC 8301, RFC 8463).
 //!
-//! Verified by the mail authentication library, each by itself, their keys asked for at once. What the library leaves open is
-//! decided here, before and after: which signatures are looked at, what an old algorithm, a short
-//! key, an expired signature or a partly signed body is worth.
+//! Verified by the mail authentication library, each by itself, their keys asked for at once. What the
+//! library leaves open is decided here, before and after: which signatures are looked at, what an old
+//! algorithm, a short key, an expired signature or a partly signed body is worth.
 
 use std::iter::once;
 
