@@ -1,8 +1,7 @@
 //! Hands messages to the scheduler: new ones from memory, the others by way of the disk.
 //!
 //! Bounded in memory: an arrival with its content waits here only as far as the budget allows, else
-//! as its id alone, in twelve octets. So a scheduler that is slow or
-//! away stops nobody.
+//! as its id alone, in twelve octets. So a scheduler that is slow or away stops nobody.
 
 use std::collections::VecDeque;
 use std::mem;

@@ -5,7 +5,6 @@
 //! 250. Notes (marks, deferrals, holds) ride in the next batch, or go within a second by themselves;
 //! where a batch fails, its messages are refused and its notes are written later.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -24,6 +23,7 @@ use crate::spool::Error;
 use crate::spool::arrivals::Arrival;
 use crate::spool::arrivals::Handover;
 use crate::spool::condition::Condition;
+use crate::spool::copying::Copying;
 use crate::spool::entry::Entry;
 use crate::spool::entry::Place;
 use crate::spool::entry::Stored;
@@ -51,11 +51,6 @@ const BATCH: usize = 1024 * 1024;
 const NOTES: usize = 1024;
 /// Records are numbered in their batch by a u16.
 const RECORDS: usize = 16_384;
-/// A message that cannot be read is copied later, as its disk may come to its senses; after so many
-/// tries it is given up, as what is old must not keep the log from being freed for ever.
-const TRIES: u32 = 5;
-/// How long copying rests between two tries.
-const REST: Duration = Duration::from_secs(60);
 /// What an arrival in memory takes beside its content, roughly.
 const ARRIVAL: u32 = 1024;
 
@@ -66,7 +61,7 @@ pub(super) enum Job {
     Store(Draft, Receipt),
     /// All that an earlier run left is read, and stands in these files.
     Loaded(VecDeque<Sealed>),
-    /// There are notes in line ([`Library::note`]).
+    /// There are notes in line ([`notes::Line`]).
     Notes,
     /// Write what waits, let go of the directory, then answer.
     Close(oneshot::Sender<()>),
@@ -91,6 +86,7 @@ pub(super) struct Committer {
     _loading: Loading,
     log: Box<dyn Log>,
     library: Arc<Library>,
+    line: Arc<notes::Line>,
     handover: Arc<Handover>,
     condition: Arc<Condition>,
     /// Octets that may wait in memory for their first delivery.
@@ -103,11 +99,7 @@ pub(super) struct Committer {
     many_notes: usize,
     /// When the notes go by themselves.
     flush: Option<Instant>,
-    copies: VecDeque<SpoolId>,
-    /// Messages that could not be read to be copied, and how often.
-    unread: HashMap<SpoolId, u32>,
-    /// Until when nothing more is copied.
-    rest: Option<Instant>,
+    copying: Copying,
     /// Large messages that were refused and may come back by a crash, hence with their files.
     doubtful: Vec<SpoolId>,
     closed: bool,
@@ -119,6 +111,7 @@ impl Committer {
         loading: Loading,
         log: Box<dyn Log>,
         library: Arc<Library>,
+        line: Arc<notes::Line>,
         handover: Arc<Handover>,
         condition: Arc<Condition>,
         memory: Arc<Semaphore>,
@@ -127,6 +120,7 @@ impl Committer {
             _loading: loading,
             log,
             library,
+            line,
             handover,
             condition,
             memory,
@@ -135,9 +129,7 @@ impl Committer {
             size: 0,
             many_notes: NOTES,
             flush: None,
-            copies: VecDeque::new(),
-            unread: HashMap::new(),
-            rest: None,
+            copying: Copying::default(),
             doubtful: Vec::new(),
             closed: false,
             closing: None,
@@ -179,17 +171,16 @@ impl Committer {
     }
 
     fn reclaim(&mut self) {
-        if self.rest.is_some_and(|until| Instant::now() < until) {
+        if self.copying.rests(Instant::now()) {
             self.log.free(&self.library.index);
-        } else if self.copies.is_empty() {
-            self.rest = None;
-            self.copies = self.log.reclaim(&self.library.index).into();
+        } else if self.copying.is_done() {
+            self.copying.begin(self.log.reclaim(&self.library.index));
         }
     }
 
     /// Waits until there is something to write.
     fn wait(&mut self, jobs: &Receiver<Job>) {
-        while !self.closed && self.stores.is_empty() && self.copies.is_empty() {
+        while !self.closed && self.stores.is_empty() && self.copying.is_done() {
             let job = match self.flush {
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(at) => jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -208,7 +199,7 @@ impl Committer {
 
     /// Notes do not wake the committer one by one; it fetches those that there are.
     fn fetch_notes(&mut self) {
-        let notes = self.library.take_notes();
+        let notes = self.line.take();
         self.size += notes.iter().map(Draft::length).sum::<usize>();
         self.notes.extend(notes);
     }
@@ -285,7 +276,7 @@ impl Committer {
             self.size += self.notes.iter().map(Draft::length).sum::<usize>();
             self.many_notes = NOTES.max(2 * self.notes.len());
         }
-        self.copies.clear();
+        self.copying.begin(Vec::new());
         self.flush = (!self.notes.is_empty()).then(|| Instant::now() + NOTES_WAIT);
     }
 
@@ -338,29 +329,23 @@ impl Committer {
 
     /// Adds old messages that are copied forward, as far as they fit.
     fn add_copies(&mut self, batch: &mut Batch) {
-        while let Some(id) = self.copies.front().copied() {
+        while let Some(id) = self.copying.next() {
             match self.library.copy(id) {
                 Ok(draft) if !batch.admits(&draft, self.log.largest_batch()) => return,
-                Ok(draft) => batch.push(draft),
-                Err(Error::Unknown { .. }) => (),
-                Err(error) => self.put_off(id, &error),
+                Ok(draft) => {
+                    batch.push(draft);
+                    self.copying.read(id);
+                }
+                Err(Error::Unknown { .. }) => self.copying.read(id),
+                Err(error) => {
+                    events::spool_unreadable(id, &error.in_full());
+                    if self.copying.gives_up(id, &error, Instant::now()) {
+                        let entry = locked(&self.library.index).remove(id);
+                        entry.inspect(|entry| self.log.set_aside(entry.place));
+                    }
+                }
             }
-            self.copies.pop_front();
         }
-    }
-
-    /// The message cannot be copied now, or, where it is damaged or was tried often, never.
-    fn put_off(&mut self, id: SpoolId, error: &Error) {
-        events::spool_unreadable(id, &error.in_full());
-        let tries = self.unread.entry(id).or_default();
-        *tries += 1;
-        if matches!(error, Error::Read { .. }) && *tries < TRIES {
-            self.rest.get_or_insert_with(|| Instant::now() + REST);
-            return;
-        }
-        self.unread.remove(&id);
-        let entry = locked(&self.library.index).remove(id);
-        entry.inspect(|entry| self.log.set_aside(entry.place()));
     }
 
     /// The batch is on disk: stored -> handed over and answered; finished -> its file removed.

@@ -56,25 +56,12 @@ impl Entry {
         }
     }
 
-    pub(super) fn place(&self) -> Place {
-        self.place
-    }
-
-    /// The octets of a large message, 0 for any other.
-    pub(super) fn large(&self) -> u32 {
-        self.large
-    }
-
     pub(super) fn stored(&self) -> Stored {
         if self.large == 0 {
             Stored::InLog
         } else {
             Stored::InFile
         }
-    }
-
-    pub(super) fn state(&self) -> &State {
-        &self.state
     }
 
     pub(super) fn is_held(&self) -> bool {

@@ -282,7 +282,7 @@ mod tests {
         let mut index = Index::default();
         index.insert(id(1), entry(3));
         assert_eq!(index.mark(id(1), &[0, 2, 2, 9]), Marked::SomeLeft);
-        assert_eq!(index.find(id(1)).unwrap().state().marked, [0, 2]);
+        assert_eq!(index.find(id(1)).unwrap().state.marked, [0, 2]);
         assert_eq!(index.mark(id(1), &[1]), Marked::Finished(Stored::InLog));
         assert_eq!(index.mark(id(1), &[1]), Marked::Unknown);
         assert_eq!(index.usage(1), Usage::default());
@@ -301,13 +301,10 @@ mod tests {
         let all_but_one: Vec<_> = (1..recipients as u32).collect();
         assert_eq!(index.mark(id(1), &all_but_one), Marked::SomeLeft);
         let entry = index.find(id(1)).unwrap();
-        assert_eq!((entry.large(), entry.stored()), (9, Stored::InFile));
+        assert_eq!((entry.large, entry.stored()), (9, Stored::InFile));
         // Not before it was asked for.
-        assert_eq!(
-            (entry.state().due, entry.state().attempts),
-            (8_000_000, 70_000)
-        );
-        assert!(entry.is_held() && entry.state().marked == all_but_one);
+        assert_eq!((entry.state.due, entry.state.attempts), (8_000_000, 70_000));
+        assert!(entry.is_held() && entry.state.marked == all_but_one);
         assert!(index.large().eq([id(1)]));
         assert_eq!(index.mark(id(1), &[0]), Marked::Finished(Stored::InFile));
         assert!(index.rare.is_empty());
@@ -320,7 +317,7 @@ mod tests {
             ..State::default()
         };
         let new = Entry::new(PLACE, 1, 9, Stored::InLog, state);
-        assert_eq!(new.state().due, 7_000_000);
+        assert_eq!(new.state.due, 7_000_000);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use tokio::sync::Semaphore;
 
@@ -30,8 +29,6 @@ pub(super) struct Library {
     pub(super) index: Mutex<Index>,
     pub(super) large: Large,
     reader: Arc<dyn Reader>,
-    /// Notes that the committer has not fetched yet. Changed under the lock of the index.
-    notes: Mutex<Vec<Draft>>,
 }
 
 impl Library {
@@ -40,20 +37,7 @@ impl Library {
             index: Mutex::new(index),
             large,
             reader,
-            notes: Mutex::default(),
         }
-    }
-
-    /// Puts a note in line. True where the committer does not know yet that there are any.
-    pub(super) fn note(&self, draft: Draft) -> bool {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.push(draft);
-        notes.len() == 1
-    }
-
-    /// Takes all notes that were put in line.
-    pub(super) fn take_notes(&self) -> Vec<Draft> {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The whole message. Blocks on the disk.
@@ -86,7 +70,7 @@ impl Library {
         for id in ids {
             let (length, part) = match locked(&self.index).find(id) {
                 Some(entry) if entry.stored() == Stored::InFile => (0, Part::Envelope),
-                Some(entry) => (entry.place().length, Part::Whole),
+                Some(entry) => (entry.place.length, Part::Whole),
                 None => {
                     some.push(Err(Error::Unknown { id }));
                     continue;
@@ -148,13 +132,13 @@ impl Library {
             let Some(entry) = locked(&self.index).find(id) else {
                 return Err(Error::Unknown { id });
             };
-            let kept = self.reader.read(id, entry.place(), part);
+            let kept = self.reader.read(id, entry.place, part);
             if let Ok(Some(kept)) = kept {
-                return Ok((kept, entry.state().clone(), entry.stored()));
+                return Ok((kept, entry.state.clone(), entry.stored()));
             }
             // It may have been copied forward and its old place written over while we read.
-            let place = locked(&self.index).find(id).map(|entry| entry.place());
-            if place == Some(entry.place()) {
+            let place = locked(&self.index).find(id).map(|entry| entry.place);
+            if place == Some(entry.place) {
                 return Err(kept.map_or_else(
                     |source| Error::read(id.to_string().into(), source),
                     |_| Error::Damaged { id },

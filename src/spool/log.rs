@@ -30,8 +30,8 @@ pub(super) trait Log: Send {
     /// Takes back the space of what is finished.
     fn free(&mut self, index: &Mutex<Index>);
 
-    /// Does so, too. Gives the messages that the caller is to append
-    /// anew, so that more space can be had; they may be finished by then.
+    /// Does so, too. Gives the messages that the caller is to append anew, so that more space can be
+    /// had; they may be finished by then.
     fn reclaim(&mut self, index: &Mutex<Index>) -> Vec<SpoolId>;
 
     /// Something at this place cannot be read: its file is to be kept for the operator.

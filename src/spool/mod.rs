@@ -28,6 +28,7 @@ mod clock;
 mod committer;
 mod condition;
 mod config;
+mod copying;
 mod digest;
 mod disk;
 mod entry;
@@ -144,6 +145,7 @@ struct Shared {
     /// Octets of other messages that may be read ahead of their turn.
     ahead: Arc<Semaphore>,
     library: Arc<Library>,
+    notes: Arc<notes::Line>,
     handover: Arc<Handover>,
     condition: Arc<Condition>,
     clock: Arc<SessionClock>,
@@ -192,6 +194,7 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
     let largest = log.largest_batch();
     let reader: Arc<dyn Reader> = log.reader();
     let library = Arc::new(Library::new(Index::default(), large, reader));
+    let notes = Arc::<notes::Line>::default();
     let in_memory = u32::try_from(config.in_memory.as_u64()).unwrap_or(u32::MAX);
     let (jobs, line) = mpsc::channel();
     let (loaded, is_loaded) = watch::channel(false);
@@ -210,6 +213,7 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
             .map_err(|e| Error::directory(directory, e))?,
         Box::new(log),
         Arc::clone(&library),
+        Arc::clone(&notes),
         Arc::clone(&handover),
         Arc::clone(&condition),
         Arc::new(Semaphore::new(in_memory as usize)),
@@ -229,6 +233,7 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         loads_size: in_memory,
         ahead: Arc::new(Semaphore::new(in_memory as usize / 4)),
         library,
+        notes,
         handover,
         condition,
         clock,
@@ -296,7 +301,7 @@ impl Spool {
     /// ones slowly cannot stop all others. Cancel safe.
     pub async fn load(&self, id: SpoolId) -> Result<Arrival, Error> {
         let entry = locked(&self.0.library.index).find(id);
-        let size = entry.map(|entry| entry.large());
+        let size = entry.map(|entry| entry.large);
         let size = size.ok_or(Error::Unknown { id })?.min(self.0.loads_size);
         let memory = Arc::clone(&self.0.loads).acquire_many_owned(size).await;
         let memory = memory.map_err(|_| Error::Closed)?;
@@ -404,7 +409,7 @@ impl Spool {
 
     /// A note that comes after the end is lost like one before a crash.
     fn note(&self, draft: Draft) {
-        if self.0.library.note(draft) {
+        if self.0.notes.put(draft) {
             let _ = self.0.jobs.send(Job::Notes);
         }
     }

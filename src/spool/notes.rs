@@ -1,11 +1,38 @@
-//! Notes that wait for a disk which does not take them: what later ones say again is left out, so
-//! that there are never more than the messages and their recipients are worth.
+//! Notes on their way to the committer ([`Line`]), and those that wait for a disk which does not take
+//! them: what later ones say again is left out ([`shorten`]), so that there are never more than the
+//! messages and their recipients are worth.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
+use std::mem;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use crate::spool::record::Draft;
 use crate::spool::record::Kind;
+
+/// Notes that the committer has not fetched yet. They are put in line under the lock of the index.
+#[derive(Debug, Default)]
+pub(super) struct Line(Mutex<Vec<Draft>>);
+
+impl Line {
+    fn notes(&self) -> MutexGuard<'_, Vec<Draft>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a note in line. True where the committer does not know yet that there are any.
+    pub(super) fn put(&self, note: Draft) -> bool {
+        let mut notes = self.notes();
+        notes.push(note);
+        notes.len() == 1
+    }
+
+    /// Takes all of them.
+    pub(super) fn take(&self) -> Vec<Draft> {
+        mem::take(&mut *self.notes())
+    }
+}
 
 /// What a note can say of a message, so that an earlier note of it says nothing any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -109,7 +109,7 @@ impl Log for SegmentLog {
         let mut size = 0;
         let mut copied = Vec::new();
         while let Some(id) = self.moving.front() {
-            let place = index.find(*id).map(|entry| entry.place());
+            let place = index.find(*id).map(|entry| entry.place);
             if let Some(place) = place.filter(|place| place.generation == generation) {
                 size += place.length as usize;
                 if size > COPIED_AT_ONCE && !copied.is_empty() {
