@@ -8,6 +8,7 @@ pub mod log;
 pub mod metrics;
 
 mod line;
+mod writer;
 
 #[cfg(test)]
 mod tests {
