@@ -62,7 +62,7 @@ impl Options {
         if self.quick { 400 } else { self.messages }
     }
 
-    /// A number that the issue of a row names, or a little of it.
+    /// The number of its own that a row has, or a little of it.
     pub(crate) fn number(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(32) } else { full }
     }
