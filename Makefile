@@ -3,7 +3,7 @@
 # make check   format, lints and the quick tests, which need no network; before every commit
 # make soak    the long runs: ten minutes for each fuzz target, 100 rounds of kill -9 (docs/testing.md)
 # make bench   what must stay fast: the table beside smtp-sink, Postfix and the classic stack (as root, for
-#              those), and the parts alone
+#              those), the log beside SQLite, and the parts alone
 # make docs    the documentation of the code
 
 .PHONY: test check soak bench docs peers bench-peers
@@ -31,6 +31,7 @@ soak: peers
 
 bench: bench-peers
 	cargo bench --bench table
+	cargo run --release -p beside-sqlite
 	cargo bench --bench checks --bench protocol --bench spool
 
 docs:

@@ -8,10 +8,13 @@ pub(super) const SECOND: u64 = 1_000_000;
 
 /// Where a record stands. A backend without segments counts the rows in `offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) generation: u32,
-    pub(super) offset: u32,
-    pub(super) length: u32,
+pub struct Place {
+    /// Of the segment; 0 where there are none.
+    pub generation: u32,
+    /// In the segment, in octets; or which row.
+    pub offset: u32,
+    /// What [`super::log::Draft::length`] gave, in octets.
+    pub length: u32,
 }
 
 /// Where the message itself is.

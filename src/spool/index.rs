@@ -43,7 +43,7 @@ pub(super) struct Usage {
 
 /// All messages in the spool.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub struct Index {
     rows: Vec<Row>,
     /// Where in `rows` each message is.
     numbers: HashTable<u32>,

@@ -23,6 +23,7 @@
 //! each segment.
 
 mod arrivals;
+mod assembly;
 mod change;
 mod clock;
 mod committer;
@@ -45,7 +46,7 @@ mod library;
 mod lines;
 mod loading;
 mod lock;
-mod log;
+pub mod log;
 #[cfg(test)]
 mod model_tests;
 mod notes;
@@ -65,7 +66,6 @@ mod walk;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Instant;
 use std::time::SystemTime;
 
@@ -80,7 +80,7 @@ use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
 use crate::spool::arrivals::Handover;
-use crate::spool::committer::Committer;
+use crate::spool::assembly::Parts;
 use crate::spool::committer::Job;
 use crate::spool::condition::Condition;
 use crate::spool::disk::Disk;
@@ -91,7 +91,6 @@ use crate::spool::index::locked;
 use crate::spool::intake::Message;
 use crate::spool::large::Large;
 use crate::spool::library::Library;
-use crate::spool::loading::Loader;
 use crate::spool::log::Log;
 use crate::spool::log::Reader;
 use crate::spool::record::Body;
@@ -99,6 +98,7 @@ use crate::spool::record::Deferral;
 use crate::spool::record::Draft;
 use crate::spool::record::Kind;
 use crate::spool::record::micros;
+use crate::spool::recovery::Rest;
 use crate::spool::segment::SegmentLog;
 use crate::telemetry::events;
 
@@ -176,7 +176,6 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
     let clock = Arc::<SessionClock>::default();
     settle::settle(&disk, &segments).map_err(|e| Error::directory(&segments, e))?;
     let (left, rest) = recovery::look(&disk, &segments, &large, &clock)?;
-    let handover = Arc::<Handover>::default();
     let condition = Arc::<Condition>::default();
     let mut log = SegmentLog::new(
         disk.clone(),
@@ -191,58 +190,39 @@ fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arri
         events::spool_failed(&log.place(), &error.in_full());
         condition.failed(&error);
     }
-    let largest = log.largest_batch();
-    let reader: Arc<dyn Reader> = log.reader();
-    let library = Arc::new(Library::new(Index::default(), large, reader));
-    let notes = Arc::<notes::Line>::default();
-    let in_memory = u32::try_from(config.in_memory.as_u64()).unwrap_or(u32::MAX);
-    let (jobs, line) = mpsc::channel();
-    let (loaded, is_loaded) = watch::channel(false);
-    let loading = Loader {
-        rest,
-        disk,
-        library: Arc::clone(&library),
-        handover: Arc::clone(&handover),
-        jobs: jobs.clone(),
-        loaded,
-        began,
-    };
-    let committer = Committer::new(
-        loading
-            .start()
-            .map_err(|e| Error::directory(directory, e))?,
-        Box::new(log),
-        Arc::clone(&library),
-        Arc::clone(&notes),
-        Arc::clone(&handover),
-        Arc::clone(&condition),
-        Arc::new(Semaphore::new(in_memory as usize)),
-    );
-    thread::Builder::new()
-        .name("spool".to_owned())
-        .spawn(move || committer.run(&line))
-        .map_err(|e| Error::directory(directory, e))?;
-
-    let queue_size = u32::try_from(config.waiting.as_u64()).unwrap_or(u32::MAX);
-    let arrivals = Arrivals::new(Arc::clone(&handover), Arc::clone(&library));
-    let spool = Spool(Arc::new(Shared {
-        jobs,
-        queue: Arc::new(Semaphore::new(queue_size as usize)),
-        queue_size,
-        loads: Arc::new(Semaphore::new(in_memory as usize)),
-        loads_size: in_memory,
-        ahead: Arc::new(Semaphore::new(in_memory as usize / 4)),
+    let library = Library::new(Index::default(), large, log.reader());
+    let parts = Parts {
+        log: Box::new(log),
         library,
-        notes,
-        handover,
         condition,
         clock,
-        loaded: is_loaded,
-        large_message: config.large_message.as_u64() as usize,
-        largest,
-        keep_free: config.keep_free.as_u64(),
-    }));
-    Ok((spool, arrivals))
+        rest,
+        disk,
+        began,
+    };
+    parts.assemble(config)
+}
+
+/// Opens a spool over another log, which has to be empty: what it holds already is not read back.
+/// Large messages go to files in `directory`. For what is to be measured beside our own log.
+pub fn open_over(
+    log: Box<dyn Log>,
+    reader: Arc<dyn Reader>,
+    directory: &Path,
+    config: &Config,
+) -> Result<(Spool, Arrivals), Error> {
+    let disk = Disk::default();
+    let large = Large::new(disk.clone(), directory.to_owned());
+    let parts = Parts {
+        log,
+        library: Library::new(Index::default(), large, reader),
+        condition: Arc::default(),
+        clock: Arc::default(),
+        rest: Rest::default(),
+        disk,
+        began: Instant::now(),
+    };
+    parts.assemble(config)
 }
 
 impl Spool {

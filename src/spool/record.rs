@@ -37,12 +37,12 @@ const LARGE: u8 = 2;
 
 /// What a record says about its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Here it is, with all that is known about it ([`Meta`]). A later one replaces an earlier one.
+pub enum Kind {
+    /// Here it is, with all that is known about it (`Meta`). A later one replaces an earlier one.
     Accept = 1,
     /// What became of some recipients for good: `Vec<(usize, Mark)>`.
     Result = 2,
-    /// Not now: [`Deferral`].
+    /// Not now: `Deferral`.
     Defer = 3,
     /// Kept until released: the reason.
     Hold = 4,
@@ -115,18 +115,21 @@ pub(super) fn time(micros: u64) -> SystemTime {
 
 /// Where the message of an ACCEPT is.
 #[derive(Debug, Clone)]
-pub(super) enum Body {
+pub enum Body {
+    /// It is no ACCEPT.
     Nothing,
+    /// Here.
     Here(Content),
     /// In a file of its own, synced already.
     InFile {
+        /// Its octets.
         length: u32,
     },
 }
 
 /// A record that has no place in the log yet.
 #[derive(Debug, Clone)]
-pub(super) struct Draft {
+pub struct Draft {
     pub(super) kind: Kind,
     pub(super) id: SpoolId,
     pub(super) body: Body,
@@ -164,8 +167,33 @@ impl Draft {
         }
     }
 
+    /// What it says of its message.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The message.
+    pub fn id(&self) -> SpoolId {
+        self.id
+    }
+
+    /// All but the message itself, as JSON.
+    pub fn meta(&self) -> &[u8] {
+        &self.meta
+    }
+
+    /// The message itself.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// The message's checksum.
+    pub fn body_checksum(&self) -> u32 {
+        self.body_checksum
+    }
+
     /// How many octets it takes in the log.
-    pub(super) fn length(&self) -> usize {
+    pub fn length(&self) -> usize {
         let body = match &self.body {
             Body::Here(content) => content.len(),
             Body::Nothing | Body::InFile { .. } => 0,

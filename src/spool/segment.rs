@@ -62,7 +62,7 @@ pub(super) enum Afterlife {
 
 /// A segment that is not written to any longer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sealed {
+pub struct Sealed {
     pub(super) generation: u32,
     pub(super) since: Instant,
     pub(super) afterlife: Afterlife,

@@ -19,7 +19,6 @@ use crate::spool::log::Reader;
 use crate::spool::record::FRAME;
 use crate::spool::record::Frame;
 use crate::spool::record::Kind;
-use crate::spool::record::Meta;
 use crate::spool::record::Seal;
 
 /// A segment's file, for reading.
@@ -97,15 +96,10 @@ impl Reader for Shelf {
         if !frame.is_sound(segment.seal, &bytes) {
             return Ok(None);
         }
-        let Ok(meta) = serde_json::from_slice::<Meta<'_>>(&bytes[FRAME..meta_end]) else {
+        let (length, checksum) = (frame.body_length, frame.body_checksum);
+        let kept = Kept::read(&bytes[FRAME..meta_end], length, checksum, None);
+        let Some(mut kept) = kept else {
             return Ok(None);
-        };
-        let mut kept = Kept {
-            envelope: meta.envelope.into_owned(),
-            arrived: meta.arrived,
-            body_length: frame.body_length,
-            body_checksum: frame.body_checksum,
-            content: None,
         };
         if part == Part::Whole && !frame.in_file {
             let bytes = Bytes::from(bytes);
