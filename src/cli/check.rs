@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Status {
     Status::Config
 }
 
-fn faults_json(path: &Path, faults: &Faults) -> Value {
+pub(super) fn faults_json(path: &Path, faults: &Faults) -> Value {
     let list: Vec<_> = match faults {
         Faults::Unreadable { source, .. } => {
             vec![json!({ "key": "", "message": source.to_string() })]

@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod queue;
 mod runner;
 mod serve;
 
@@ -30,9 +31,11 @@ use crate::config::fault::Faults;
     arg_required_else_help = true,
     after_help = "Example:\n  \
         gatepost demo --once                 the whole job on loopback\n  \
-        gatepost check && gatepost serve     with /etc/gatepost/gatepost.toml\n\n\
+        gatepost check && gatepost serve     with /etc/gatepost/gatepost.toml\n  \
+        gatepost queue verify                is all that was acknowledged as it was written\n\n\
         Exit codes are those of sysexits(3): 64 wrong arguments, 66 no such file, 69 something\n\
-        stands in the way, 78 the configuration has faults."
+        stands in the way, 78 the configuration has faults; and 1 where the queue is damaged or a\n\
+        message could not be moved."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -44,6 +47,7 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Demo(demo::Arguments),
+    Queue(queue::Arguments),
 }
 
 /// Which file to read.
@@ -68,6 +72,8 @@ impl ConfigFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Status {
     Ok = 0,
+    /// The work was done, and not all was well.
+    Flawed = 1,
     Usage = 64,
     NoInput = 66,
     Unavailable = 69,
@@ -99,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Queue(arguments) => queue::run(&arguments),
     };
     status.into()
 }

@@ -364,7 +364,8 @@ impl Committer {
         for ((draft, place), receipt) in batch.iter().zip(places).skip(notes).zip(receipts) {
             let recipients = receipt.envelope.recipients.len();
             let size = receipt.content.len() as u32;
-            let entry = Entry::new(*place, recipients, size, receipt.stored, receipt.state);
+            let state = receipt.state;
+            let entry = Entry::new(*place, recipients, size, receipt.stored, state.clone());
             let held = entry.is_held();
             index.insert(draft.id, entry);
             let memory = Arc::clone(&self.memory);
@@ -372,12 +373,12 @@ impl Committer {
             if !held && let Ok(memory) = memory {
                 self.handover.offer(Arrival {
                     id: draft.id,
-                    open: (0..recipients).collect(),
+                    open: state.open(recipients),
                     envelope: receipt.envelope,
                     content: Some(receipt.content),
                     arrived: record::time(receipt.arrived),
-                    due: record::time(receipt.arrived),
-                    attempts: 0,
+                    due: record::time(state.due),
+                    attempts: state.attempts,
                     held: false,
                     memory: Some(Arc::new(memory)),
                 });

@@ -68,6 +68,15 @@ pub enum Error {
         /// What the system says of it.
         source: Arc<io::Error>,
     },
+    /// A file or folder outside of the spool, of an export or import, could not be made, opened, read
+    /// or written.
+    #[error("cannot use {}", .path.display())]
+    Outside {
+        /// Which of them.
+        path: PathBuf,
+        /// What the system says of it.
+        source: Arc<io::Error>,
+    },
     /// It was never stored, or is done and gone.
     #[error("there is no message {id} in the spool")]
     Unknown {
@@ -117,6 +126,13 @@ impl Error {
     pub(super) fn read(path: PathBuf, source: io::Error) -> Error {
         Error::Read {
             path,
+            source: Arc::new(source),
+        }
+    }
+
+    pub(super) fn outside(path: &Path, source: io::Error) -> Error {
+        Error::Outside {
+            path: path.to_owned(),
             source: Arc::new(source),
         }
     }

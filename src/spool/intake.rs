@@ -26,12 +26,21 @@ use crate::spool::record::State;
 use crate::spool::record::micros;
 use crate::telemetry::events;
 
+/// Where a message comes from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// From a client, just now.
+    New(Fate),
+    /// From another spool, in which it arrived then and has come so far.
+    Moved { arrived: u64, state: State },
+}
+
 /// A message on its way to the committer.
 pub(super) struct Message {
     pub(super) id: SpoolId,
     pub(super) envelope: Envelope,
     pub(super) content: Content,
-    pub(super) fate: Fate,
+    pub(super) origin: Origin,
     pub(super) answer: oneshot::Sender<Result<(), Error>>,
     pub(super) room: OwnedSemaphorePermit,
 }
@@ -62,15 +71,9 @@ impl Shared {
 
     /// Makes a record of the message and puts it in line.
     pub(super) fn enqueue(&self, message: Message, stored: Stored) -> Result<(), Error> {
-        let arrived = micros(SystemTime::now());
-        let state = State {
-            due: arrived,
-            attempts: 0,
-            held: match message.fate {
-                Fate::Deliver => None,
-                Fate::Hold(reason) => Some(reason),
-            },
-            marked: Vec::new(),
+        let (arrived, state) = match message.origin {
+            Origin::New(fate) => begin(fate),
+            Origin::Moved { arrived, state } => (arrived, state),
         };
         let meta = Meta {
             envelope: Cow::Borrowed(&message.envelope),
@@ -100,4 +103,19 @@ impl Shared {
         let job = Job::Store(draft, receipt);
         self.jobs.send(job).map_err(|_| Error::Closed)
     }
+}
+
+/// When a new message arrives, and its state.
+fn begin(fate: Fate) -> (u64, State) {
+    let arrived = micros(SystemTime::now());
+    let held = match fate {
+        Fate::Deliver => None,
+        Fate::Hold(reason) => Some(reason),
+    };
+    let state = State {
+        due: arrived,
+        held,
+        ..State::default()
+    };
+    (arrived, state)
 }

@@ -149,12 +149,9 @@ impl Library {
 }
 
 fn arrival(id: SpoolId, kept: Kept, state: &State) -> Arrival {
-    let recipients = 0..kept.envelope.recipients.len();
     Arrival {
         id,
-        open: recipients
-            .filter(|at| !state.marked.iter().any(|marked| *marked as usize == *at))
-            .collect(),
+        open: state.open(kept.envelope.recipients.len()),
         envelope: Arc::new(kept.envelope),
         content: None,
         arrived: record::time(kept.arrived),

@@ -9,8 +9,14 @@ use crate::spool::Error;
 use crate::spool::disk::Disk;
 use crate::telemetry::events;
 
-/// Takes the directory for us alone, for as long as the file is open.
+/// Takes the directory, which is made where it is missing, for us alone, for as long as the file is
+/// open.
 pub(super) fn take(disk: &Disk, directory: &Path) -> Result<File, Error> {
+    let (segments, large) = (directory.join("segments"), directory.join("large"));
+    for path in [directory, &segments, &large] {
+        disk.create_directory(path)
+            .map_err(|e| Error::directory(path, e))?;
+    }
     let path = directory.join("lock");
     let (file, holder) = disk
         .open_lock(&path)

@@ -13,6 +13,9 @@
 //! `recovery` reads at the start what is there, in a thread beside the intake (`loading`), and
 //! mostly from short `digest`s of the segments; `space` keeps the log small.
 //!
+//! Nothing is locked up in our format: [`verify`] says what is there and what is damaged, [`export`]
+//! and [`import`] move messages out and in as plain files.
+//!
 //! In the directory: `lock`, `segments/` with the log, `large/` with a file for each large message.
 //! All of it is ours alone to read (0700, 0600).
 //!
@@ -34,11 +37,13 @@ mod digest;
 mod disk;
 mod entry;
 mod error;
+pub mod export;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod faults;
 mod head;
+pub mod import;
 mod index;
 mod intake;
 mod large;
@@ -50,6 +55,7 @@ pub mod log;
 #[cfg(test)]
 mod model_tests;
 mod notes;
+mod portable;
 #[cfg(test)]
 mod power;
 mod reading;
@@ -61,8 +67,11 @@ mod segment;
 mod settle;
 mod shelf;
 mod space;
+mod survey;
+pub mod verify;
 mod walk;
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -89,6 +98,7 @@ use crate::spool::index::Index;
 use crate::spool::index::Marked;
 use crate::spool::index::locked;
 use crate::spool::intake::Message;
+use crate::spool::intake::Origin;
 use crate::spool::large::Large;
 use crate::spool::library::Library;
 use crate::spool::log::Log;
@@ -164,15 +174,20 @@ pub fn open(directory: &Path, config: &Config) -> Result<(Spool, Arrivals), Erro
 }
 
 fn open_on(disk: Disk, directory: &Path, config: &Config) -> Result<(Spool, Arrivals), Error> {
+    let lock = lock::take(&disk, directory)?;
+    open_locked(disk, directory, config, lock)
+}
+
+/// Opens the spool that is taken already.
+fn open_locked(
+    disk: Disk,
+    directory: &Path,
+    config: &Config,
+    lock: File,
+) -> Result<(Spool, Arrivals), Error> {
     let began = Instant::now();
     let segments = directory.join("segments");
-    let large = directory.join("large");
-    for path in [directory, &segments, &large] {
-        disk.create_directory(path)
-            .map_err(|e| Error::directory(path, e))?;
-    }
-    let lock = lock::take(&disk, directory)?;
-    let large = Large::new(disk.clone(), large);
+    let large = Large::new(disk.clone(), directory.join("large"));
     let clock = Arc::<SessionClock>::default();
     settle::settle(&disk, &segments).map_err(|e| Error::directory(&segments, e))?;
     let (left, rest) = recovery::look(&disk, &segments, &large, &clock)?;
@@ -242,6 +257,17 @@ impl Spool {
         content: Content,
         fate: Fate,
     ) -> Result<(), Error> {
+        self.put(id, envelope, content, Origin::New(fate)).await
+    }
+
+    /// Stores a message, new or from elsewhere. Cancel safe like [`Spool::store`].
+    async fn put(
+        &self,
+        id: SpoolId,
+        envelope: Envelope,
+        content: Content,
+        origin: Origin,
+    ) -> Result<(), Error> {
         if locked(&self.0.library.index).contains(id) {
             return Err(Error::Taken { id });
         }
@@ -260,7 +286,7 @@ impl Spool {
             id,
             envelope,
             content,
-            fate,
+            origin,
             answer,
             room,
         };

@@ -475,6 +475,7 @@ fn is_caused(error: &Error, happened: &[Errno]) -> bool {
         }
         Error::Locked { .. }
         | Error::OtherVersion { .. }
+        | Error::Outside { .. }
         | Error::Unknown { .. }
         | Error::Taken { .. }
         | Error::Damaged { .. }

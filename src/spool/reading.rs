@@ -100,7 +100,7 @@ impl Reading {
 }
 
 /// Fills the buffer, with zeros for what cannot be read. Gives where and why.
-fn read_all(file: &File, buffer: &mut [u8]) -> Vec<(u64, io::Error)> {
+pub(super) fn read_all(file: &File, buffer: &mut [u8]) -> Vec<(u64, io::Error)> {
     const PIECE: usize = 4096;
     if file.read_exact_at(buffer, 0).is_ok() {
         return Vec::new();

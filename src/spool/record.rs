@@ -90,6 +90,14 @@ pub(super) struct State {
     pub(super) marked: Vec<u32>,
 }
 
+impl State {
+    /// Indexes of those of so many recipients that are not done with.
+    pub(super) fn open(&self, recipients: usize) -> Vec<usize> {
+        let is_open = |at: &usize| !self.marked.iter().any(|marked| *marked as usize == *at);
+        (0..recipients).filter(is_open).collect()
+    }
+}
+
 /// The meta of a DEFER.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Deferral {

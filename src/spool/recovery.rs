@@ -128,7 +128,7 @@ pub(super) fn look(
 }
 
 /// The generations and the spare files that there are. Other names are left alone.
-fn list(directory: &Path) -> io::Result<(Vec<u32>, Vec<PathBuf>)> {
+pub(super) fn list(directory: &Path) -> io::Result<(Vec<u32>, Vec<PathBuf>)> {
     let mut generations = Vec::new();
     let mut spares = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -146,7 +146,10 @@ fn list(directory: &Path) -> io::Result<(Vec<u32>, Vec<PathBuf>)> {
 
 /// Opens a segment. None where it is damaged; an error where it is of another version, or cannot be
 /// had now.
-fn open(directory: &Path, generation: u32) -> Result<Option<(Arc<Segment>, Head)>, Error> {
+pub(super) fn open(
+    directory: &Path,
+    generation: u32,
+) -> Result<Option<(Arc<Segment>, Head)>, Error> {
     let path = path(directory, generation);
     let mut front = Vec::new();
     let opened = File::open(&path).and_then(|file| {

@@ -23,6 +23,7 @@ mod operate;
 mod peers;
 mod proxy;
 mod queue;
+mod queue_command;
 mod reload;
 mod smuggling;
 mod spf_dmarc;
