@@ -12,6 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use rcgen::CertificateParams;
 use rcgen::KeyPair;
 use socket2::Domain;
@@ -46,6 +48,8 @@ impl Client {
     /// Connects from this address, is greeted and says EHLO.
     pub(crate) fn hello(server: SocketAddr, from: IpAddr, name: &str) -> io::Result<Client> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        // A port that an earlier row has used serves again, as long as it is to another server.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((from, 0)).into())?;
         socket.connect_timeout(&server.into(), SOON)?;
         let stream = TcpStream::from(socket);
