@@ -62,6 +62,8 @@ fn envelope() -> Envelope {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     }
 }
 

@@ -33,6 +33,7 @@ use gatepost::pipeline;
 use gatepost::pipeline::Case;
 use gatepost::pipeline::Client;
 use gatepost::pipeline::Pipeline;
+use gatepost::pipeline::Service;
 use gatepost::smtp::command::Hello;
 use gatepost::smtp::server::Verb;
 use gatepost::verify::Config;
@@ -139,6 +140,8 @@ impl Mail {
         Mail {
             client: Client {
                 address: IpAddr::V4(ip),
+                service: Service::Mx,
+                login: None,
                 verb: Verb::Ehlo,
                 hello: Hello {
                     host: Host::parse(&helo).ok(),
@@ -158,6 +161,8 @@ impl Mail {
                 ret: None,
                 envid: None,
                 client: Some(IpAddr::V4(ip)),
+                login: None,
+                forged: false,
             },
             message: message(&signer, &name, 4 << 10).into(),
         }

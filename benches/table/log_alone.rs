@@ -43,6 +43,8 @@ pub(crate) fn rate(setting: &Setting, tasks: usize, messages: usize) -> Result<f
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     };
     let content = Content::from(Bytes::from(vec![b'x'; SIZE]));
     let mut outlet = JoinSet::new();

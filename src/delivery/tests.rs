@@ -151,6 +151,8 @@ async fn attempt_with(
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     };
     let id = SpoolId {
         session: SessionId(1),

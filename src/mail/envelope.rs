@@ -31,6 +31,12 @@ pub struct Envelope {
     /// Who gave it to us. None for mail that we wrote ourselves.
     #[serde(default)]
     pub client: Option<IpAddr>,
+    /// As whom that client had logged in (RFC 4954).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// The sender is likely not who it claims to be (SPF and DMARC failed), so it gets no bounce.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forged: bool,
 }
 
 /// One recipient with its wishes for notifications.

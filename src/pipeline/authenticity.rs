@@ -212,6 +212,7 @@ fn dmarc_domain(evidence: &Evidence) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::Service;
     use crate::smtp::command::Hello;
     use crate::smtp::server::Verb;
     use crate::verify::Arc;
@@ -220,6 +221,8 @@ mod tests {
     fn client(address: &str) -> Client {
         Client {
             address: address.parse().unwrap(),
+            service: Service::Mx,
+            login: None,
             verb: Verb::Ehlo,
             hello: Hello {
                 text: "c.example".to_owned(),

@@ -48,6 +48,23 @@ pub fn loopback() -> Vec<IpNet> {
     ]
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
+    /// Mail from the world for our domains.
+    Mx,
+}
+
+impl Service {
+    /// Its name in config and log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Service::Mx => "mx",
+        }
+    }
+}
+
 /// Whether a rule acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -115,6 +132,10 @@ pub struct Config {
 pub struct Client {
     /// Where it connects from. An IPv4 address is never in its IPv6 form.
     pub address: IpAddr,
+    /// What it came for.
+    pub service: Service,
+    /// As whom it has logged in.
+    pub login: Option<String>,
     /// Whether it said HELO or EHLO.
     pub verb: Verb,
     /// How it named itself.

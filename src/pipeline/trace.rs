@@ -431,6 +431,7 @@ mod tests {
     use crate::mail::address::ReversePath;
     use crate::mail::envelope::Body;
     use crate::mail::envelope::Recipient;
+    use crate::pipeline::Service;
     use crate::smtp::command::Hello;
     use crate::verify::Arc;
     use crate::verify::Dmarc;
@@ -518,6 +519,8 @@ mod tests {
         let hostname = domain(0);
         let client = Client {
             address: "2001:db8:1111:1111:1111:1111:1111:1111".parse().unwrap(),
+            service: Service::Mx,
+            login: None,
             verb: Verb::Ehlo,
             hello: Hello {
                 text: "\\".repeat(255),
@@ -587,6 +590,8 @@ mod tests {
             ret: None,
             envid: None,
             client: None,
+            login: None,
+            forged: false,
         };
         let content = stamp(
             &results,
@@ -607,6 +612,8 @@ mod tests {
         let hostname = Domain::parse("mx.example").unwrap();
         let client = Client {
             address: "2001:db8::1".parse().unwrap(),
+            service: Service::Mx,
+            login: None,
             verb: Verb::Ehlo,
             hello: Hello {
                 text: "out(side).example".to_owned(),
@@ -680,6 +687,8 @@ mod tests {
             ret: None,
             envid: None,
             client: Some(client.address),
+            login: None,
+            forged: false,
         };
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_764_000_000);
         let content = stamp(

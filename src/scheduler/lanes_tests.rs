@@ -35,6 +35,8 @@ fn message(number: u64) -> Box<Arrival> {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     };
     Box::new(Arrival {
         id: id(number),

@@ -54,28 +54,12 @@ use crate::tls;
 
 pub use self::budget::Budget;
 pub use self::config::Config;
+pub use crate::pipeline::Service;
 pub use crate::pipeline::loopback;
 
 use self::incoming::Incoming;
 use self::refusals::Refusals;
 use self::stream::Stream;
-
-/// What a listener is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Service {
-    /// Mail from the world for our domains.
-    Mx,
-}
-
-impl Service {
-    /// Its name in config and log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Service::Mx => "mx",
-        }
-    }
-}
 
 /// How a listener does TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -543,6 +527,8 @@ impl<'a> Session<'a> {
         let facts = self.stream.tls().map(tls::facts);
         Client {
             address: self.connection.peer.ip(),
+            service: self.connection.service,
+            login: None,
             verb,
             hello,
             tls: facts.map(|facts| (facts.version.to_owned(), facts.cipher.to_owned())),

@@ -305,6 +305,8 @@ impl Server {
             ret: mail.ret,
             envid: mail.envid,
             client: None,
+            login: None,
+            forged: false,
         }))
     }
 

@@ -58,6 +58,8 @@ async fn store(spool: &Spool, id: SpoolId, size: usize) {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     };
     let content = Content::from(Bytes::from(vec![b'x'; size]));
     let stored = spool.store(id, envelope, content, Fate::Deliver);

@@ -120,6 +120,8 @@ fn envelope(serial: u32) -> Envelope {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     }
 }
 

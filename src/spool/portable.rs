@@ -82,6 +82,10 @@ struct Document {
     envid: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    login: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    forged: bool,
 }
 
 /// A recipient, where it is more than its address.
@@ -177,6 +181,8 @@ impl Portable {
             }),
             envid: envelope.envid.clone(),
             client: envelope.client,
+            login: envelope.login.clone(),
+            forged: envelope.forged,
         };
         serde_json::to_string_pretty(&document).map(|text| text + "\n")
     }
@@ -221,6 +227,8 @@ impl Portable {
             }),
             envid: document.envid,
             client: document.client,
+            login: document.login,
+            forged: document.forged,
         };
         let state = State {
             due,

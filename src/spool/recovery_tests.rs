@@ -48,6 +48,8 @@ fn meta(state: State) -> Meta<'static> {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     };
     Meta {
         envelope: Cow::Owned(envelope),

@@ -323,6 +323,8 @@ mod tests {
                     ret: None,
                     envid: None,
                     client: None,
+                    login: None,
+                    forged: false,
                 };
                 let content = Content::from(Bytes::from(vec![b'x'; 20]));
                 let stored = spool.store(id(serial), envelope, content, Fate::Deliver);

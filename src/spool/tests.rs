@@ -51,6 +51,8 @@ fn envelope(recipients: usize) -> Envelope {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     }
 }
 

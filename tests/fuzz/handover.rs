@@ -173,5 +173,7 @@ fn envelope(recipients: &str) -> Envelope {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     }
 }

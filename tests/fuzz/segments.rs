@@ -181,6 +181,8 @@ fn accept(serial: u32, size: usize) -> Draft {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     };
     let meta = Meta {
         envelope: Cow::Owned(envelope),

@@ -209,6 +209,8 @@ impl Queue {
             ret: None,
             envid: None,
             client: None,
+            login: None,
+            forged: false,
         };
         let content = Content::from(Bytes::from(format!("Subject: {number}\r\n\r\nbody\r\n")));
         let stored = self

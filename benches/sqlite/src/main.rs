@@ -225,5 +225,7 @@ fn envelope() -> Result<Envelope, Box<dyn Error>> {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     })
 }

@@ -19,6 +19,8 @@ fn envelope(from: &str, to: &[&str]) -> Envelope {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     }
 }
 

@@ -57,6 +57,8 @@ fn envelope(to: &[&str]) -> Envelope {
         ret: None,
         envid: None,
         client: None,
+        login: None,
+        forged: false,
     }
 }
 
