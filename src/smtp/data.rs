@@ -88,6 +88,7 @@ impl Receiver {
     ///
     /// Stops at the end of the message or at a bare newline, after which `fault` tells of it.
     pub fn dotted(&mut self, input: &[u8], message: &mut Vec<u8>) -> Progress {
+        self.make_room(input, message);
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             match (self.place, byte) {
@@ -115,9 +116,17 @@ impl Receiver {
 
     /// Takes octets of a chunk, where dots mean nothing (RFC 3030 §2).
     pub fn chunk(&mut self, input: &[u8], message: &mut Vec<u8>) {
+        self.make_room(input, message);
         let mut at = 0;
         while at < input.len() && self.fault != Some(Fault::BareNewline) {
             at += self.plain(&input[at..], message);
+        }
+    }
+
+    /// All that came at once finds room at once, not line by line.
+    fn make_room(&self, input: &[u8], message: &mut Vec<u8>) {
+        if self.fault.is_none() {
+            message.reserve(input.len());
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write;
 
 use crate::mail::address;
 use crate::mail::address::Address;
@@ -66,9 +67,10 @@ impl Reply {
         while let Some(line) = lines.next() {
             let start = out.len();
             let separator = if lines.peek().is_some() { '-' } else { ' ' };
-            out.extend_from_slice(format!("{}{separator}", self.code).as_bytes());
+            // A Vec takes all that is written to it.
+            let _ = write!(out, "{}{separator}", self.code);
             if let Some((class, subject, detail)) = self.enhanced {
-                out.extend_from_slice(format!("{class}.{subject}.{detail} ").as_bytes());
+                let _ = write!(out, "{class}.{subject}.{detail} ");
             }
             for c in line.chars() {
                 let c = if c.is_control() { '?' } else { c };

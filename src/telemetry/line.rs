@@ -69,7 +69,11 @@ impl Visit for Fields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, Value::Text(cut(format!("{value:?}"))));
+        // Most values fit, so that they are not moved while they grow.
+        let mut text = String::with_capacity(64);
+        let written = write!(text, "{value:?}");
+        debug_assert!(written.is_ok());
+        self.push(field, Value::Text(cut(text)));
     }
 }
 
