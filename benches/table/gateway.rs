@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::process;
+use crate::process::Memory;
 use crate::process::Process;
 use crate::setting::Setting;
 use crate::wait;
@@ -118,12 +119,17 @@ recipients = {recipients:?}
     }
 
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        process::cpu(&[self.process.pid()])
+        process::cpu_of(self.process.pid())
     }
 
     /// Octets.
     pub(crate) fn anonymous_memory(&self) -> Result<f64> {
-        process::anonymous_memory(self.process.pid())
+        process::memory(self.process.pid(), Memory::Anonymous)
+    }
+
+    /// Octets.
+    pub(crate) fn whole_memory(&self) -> Result<f64> {
+        process::memory(self.process.pid(), Memory::Whole)
     }
 }
 

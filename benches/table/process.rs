@@ -17,6 +17,7 @@ use anyhow::Result;
 use anyhow::bail;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
+use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::wait;
@@ -161,15 +162,32 @@ fn stat(pid: u32) -> Option<(u32, u32)> {
     Some((fields.get(1)?.parse().ok()?, ticks.sum()))
 }
 
-/// Memory of a process that no file stands behind, in octets.
-pub(crate) fn anonymous_memory(pid: u32) -> Result<f64> {
+/// CPU that one process has used, to the nanosecond.
+pub(crate) fn cpu_of(pid: u32) -> Result<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid as i32))?;
+    Ok(clock.now()?.into())
+}
+
+/// What memory of a process is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// That no file stands behind.
+    Anonymous,
+    /// All that is in use, of what others use, too, its part (PSS).
+    Whole,
+}
+
+/// Octets of memory that a process has.
+pub(crate) fn memory(pid: u32, counted: Memory) -> Result<f64> {
+    let name = match counted {
+        Memory::Anonymous => "Anonymous:",
+        Memory::Whole => "Pss:",
+    };
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Anonymous:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib: f64 = line
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .context("smaps_rollup has no line Anonymous")?
+        .with_context(|| format!("smaps_rollup has no line {name}"))?
         .trim()
         .parse()?;
     Ok(kib * 1024.0)

@@ -35,11 +35,14 @@ use crate::dns::ask::name_server;
 use crate::dns::ask::options;
 use crate::dns::ask::system_servers;
 use crate::dns::ask::trust_nobody;
+use crate::dns::under_way::Outcome;
+use crate::dns::under_way::UnderWay;
 use crate::mail::address::Domain;
 
 mod answers;
 mod ask;
 mod config;
+mod under_way;
 
 pub use config::Config;
 pub use config::Server;
@@ -82,7 +85,8 @@ pub enum Existence {
 pub struct Dns {
     authenticator: MessageAuthenticator,
     answers: Answers,
-    under_way: Arc<Semaphore>,
+    under_way: UnderWay,
+    room: Arc<Semaphore>,
     config: Arc<Config>,
 }
 
@@ -104,7 +108,8 @@ impl Dns {
         Ok(Dns {
             authenticator: MessageAuthenticator(resolver),
             answers: Answers::new(config.cache_size.as_u64()),
-            under_way: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            under_way: UnderWay::default(),
+            room: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             config: Arc::new(config.clone()),
         })
     }
@@ -221,20 +226,27 @@ impl Dns {
         key: String,
         name: Name,
         kind: Kind,
-    ) -> Pin<Box<dyn Future<Output = Result<Arc<Answer>, Error>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
         Box::pin(async move {
-            let resolver = self.authenticator.resolver();
-            let limit = self.config.deadline;
-            let answer = timeout(limit, async {
-                // Never closed.
-                let _permit = self.under_way.acquire().await.ok();
-                ask::ask(resolver, &self.config, name, kind).await
-            });
-            let answer = Arc::new(answer.await.unwrap_or_else(|_| {
+            let asked = || self.clone().put(key.clone(), name, kind);
+            self.under_way.join(&key, asked).await
+        })
+    }
+
+    /// Puts the question to the resolver, and remembers the answer.
+    async fn put(self, key: String, name: Name, kind: Kind) -> Outcome {
+        let resolver = self.authenticator.resolver();
+        let limit = self.config.deadline;
+        let answer = timeout(limit, async {
+            // Never closed.
+            let _permit = self.room.acquire().await.ok();
+            ask::ask(resolver, &self.config, name, kind).await
+        });
+        let answer =
+            Arc::new(answer.await.unwrap_or_else(|_| {
                 Err(Error::Temporary(format!("no answer within {limit:?}")))
             })?);
-            self.answers.insert(key, &answer);
-            Ok(answer)
-        })
+        self.answers.insert(key, &answer);
+        Ok(answer)
     }
 }

@@ -23,6 +23,7 @@ use crate::gateway::Gateway;
 use crate::mail::Key;
 use crate::nameserver::Nameserver;
 use crate::nameserver::Question;
+use crate::process;
 use crate::sending::RECIPIENT;
 use crate::setting::Setting;
 use crate::setting::rounds;
@@ -47,6 +48,8 @@ struct Round {
     all: f64,
     /// Milliseconds for one alone.
     one: f64,
+    /// Milliseconds of CPU while all were sent: the gateway's, and ours, who are clients and DNS server.
+    cpu: [f64; 2],
     chain: Vec<String>,
 }
 
@@ -67,8 +70,17 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
         dns.take_questions();
         let one = send(gateway.smtp, alone)?;
         let chain = chain(dns.take_questions());
+        let used = || -> Result<_> { Ok([gateway.cpu()?, process::cpu_of(std::process::id())?]) };
+        let before = used()?;
         let all = send(gateway.smtp, together)?;
-        Ok(Round { all, one, chain })
+        let after = used()?;
+        let cpu = [0, 1].map(|whose| (after[whose] - before[whose]).as_secs_f64() * 1e3);
+        Ok(Round {
+            all,
+            one,
+            cpu,
+            chain,
+        })
     })?;
     let least = |round: &Round| (AWAY * round.chain.len() as u32).as_secs_f64() * 1e3;
     let figures = measured.iter().map(|round| (round.all, least(round)));
@@ -81,7 +93,15 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
         "one message alone: {}",
         Unit::Milliseconds.show(one)
     ));
-    Ok(vec![line.note(format!("its chain: {chain}"))])
+    let line = line.note(format!("its chain: {chain}"));
+    let cpu = [0, 1].map(|whose| {
+        let of_rounds = Series::of(measured.iter().map(|round| round.cpu[whose]));
+        Unit::Milliseconds.show(of_rounds.median())
+    });
+    Ok(vec![line.note(format!(
+        "CPU meanwhile: the gateway {}, clients and DNS server {}",
+        cpu[0], cpu[1]
+    ))])
 }
 
 fn mail(key: &Key, number: usize) -> Result<Mail> {
@@ -101,7 +121,7 @@ fn send(server: SocketAddr, mails: &[Mail]) -> Result<f64> {
         let one = |mail: &Mail| -> Result<()> {
             ready.wait();
             let mut client = Client::hello(server, mail.from, &mail.domain)?;
-            client.begin(&format!("ann@{}", mail.domain), RECIPIENT)?;
+            client.begin_at_once(&format!("ann@{}", mail.domain), RECIPIENT)?;
             client.send(mail.message.as_bytes())?;
             match client.reply()? {
                 250 => Ok(()),

@@ -27,6 +27,7 @@ use crate::sink::Kind;
 use crate::sink::Sink;
 use crate::table::Bound;
 use crate::table::Line;
+use crate::table::Series;
 use crate::table::Unit;
 use crate::wait;
 use crate::wait::LONG;
@@ -43,6 +44,8 @@ struct Memory {
     before: f64,
     peak: f64,
     after: f64,
+    /// Before and after, of the whole process (PSS).
+    whole: [f64; 2],
     /// How often a client was told to come back later.
     put_off: usize,
 }
@@ -54,6 +57,8 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
         measure(setting, &message, count)
     })?;
     let mebibytes = |octets: f64| octets / f64::from(1 << 20);
+    let whole = [0, 1]
+        .map(|when| Series::of(measured.iter().map(|round| mebibytes(round.whole[when]))).median());
     let put_off: Vec<_> = measured
         .iter()
         .map(|round| round.put_off.to_string())
@@ -66,7 +71,12 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
             measured
                 .iter()
                 .map(|round| (mebibytes(round.after), mebibytes(round.before))),
-        ),
+        )
+        .note(format!(
+            "of the whole process (PSS): {} before, {} after",
+            Unit::Mebibytes.show(whole[0]),
+            Unit::Mebibytes.show(whole[1])
+        )),
         Line::new(
             "the peak while they come",
             Unit::Mebibytes,
@@ -97,6 +107,7 @@ fn measure(setting: &Setting, message: &str, count: usize) -> Result<Memory> {
     sink.wait_for(1, LONG)?;
     wait::pause(Duration::from_secs(1))?;
     let before = gateway.anonymous_memory()?;
+    let whole_before = gateway.whole_memory()?;
     let ended = AtomicBool::new(false);
     let peak = thread::scope(|scope| {
         let watching = scope.spawn(|| {
@@ -126,6 +137,7 @@ fn measure(setting: &Setting, message: &str, count: usize) -> Result<Memory> {
         before,
         peak,
         after: gateway.anonymous_memory()?,
+        whole: [whole_before, gateway.whole_memory()?],
         put_off: put_off.into_inner(),
     })
 }
