@@ -47,6 +47,7 @@ use crate::scheduler::Route;
 use crate::scheduler::Scheduler;
 use crate::session::Budget;
 use crate::session::Shared;
+use crate::sign::Signing;
 use crate::spool;
 use crate::spool::Arrivals;
 use crate::spool::Spool;
@@ -96,6 +97,7 @@ struct Gateway {
     config: Config,
     log: Log,
     certificates: tls::Store,
+    signing: Signing,
     dns: Dns,
     spool: Spool,
     /// The memory that messages on their way in hold, whatever the configuration they came under.
@@ -111,6 +113,7 @@ impl Gateway {
     fn build(path: PathBuf, config: Config, log: Log) -> anyhow::Result<(Gateway, Arrivals)> {
         let hostname = config.hostname.clone();
         let certificates = tls::Store::open(&config.tls, &hostname, &config.data_dir)?;
+        let signing = signing(&config)?;
         let dns = Dns::new(&config.dns)?;
         let delivery = Arc::new(Delivery::new(&config.delivery, hostname, dns.clone())?);
         let routes = Arc::new(config.routes()?);
@@ -130,6 +133,7 @@ impl Gateway {
             path,
             log,
             certificates,
+            signing,
             dns,
             spool,
             budget,
@@ -248,6 +252,7 @@ impl Gateway {
         let mut config = Config::read(&self.path)?;
         self.keep_what_needs_a_restart(&mut config);
         let routes = Arc::new(config.routes()?);
+        let signing = signing(&config)?;
         self.certificates.replace(&config.tls)?;
         let shared = shared(
             &config,
@@ -270,6 +275,7 @@ impl Gateway {
             .context("the gateway is going down")?;
         outcome.await.context("the gateway is going down")??;
         self.shared.store(Arc::new(shared));
+        self.signing.replace(&signing);
         self.route.send_replace(route(&routes));
         self.log.apply(&config.log);
         self.config = config;
@@ -334,6 +340,12 @@ impl Signals {
 fn route(routes: &Arc<Routes>) -> Route {
     let routes = routes.clone();
     Arc::new(move |domain| Some(routes.get(domain)?.target.clone()))
+}
+
+/// The keys of this configuration, which are all to be had.
+fn signing(config: &Config) -> anyhow::Result<Signing> {
+    let domains = config.signing_domains();
+    Ok(Signing::open(&config.signing, &domains, &config.data_dir)?)
 }
 
 /// What sessions share under this configuration.

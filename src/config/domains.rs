@@ -16,6 +16,7 @@ use crate::delivery::target;
 use crate::delivery::target::Target;
 use crate::directory::Recipients;
 use crate::mail::address::Domain;
+use crate::sign::KeyFile;
 
 /// All of `[domains]`.
 pub type Domains = BTreeMap<Domain, Section>;
@@ -28,6 +29,8 @@ pub struct Section {
     pub deliver: Option<Target>,
     /// Who is known there. Default: whom the next hop knows, or anybody where we keep the Maildirs.
     pub recipients: Option<Recipients>,
+    /// The keys that sign its mail, each on its own. Default: those in `dkim/NAME/` of the data directory.
+    pub dkim: Option<Vec<KeyFile>>,
 }
 
 /// What becomes of mail for a domain: its section with the defaults filled in.
@@ -59,13 +62,19 @@ impl Section {
 
     /// What is wrong with the values taken together.
     pub(super) fn faults(&self) -> Vec<(String, String)> {
-        match (&self.deliver, &self.recipients) {
-            (None | Some(Target::Maildir(_)), Some(Recipients::Callout)) => vec![(
-                "recipients".to_owned(),
-                "a Maildir cannot be asked; give \"any\" or the full path of a file".to_owned(),
-            )],
-            _ => Vec::new(),
+        let mut faults = Vec::new();
+        if let (None | Some(Target::Maildir(_)), Some(Recipients::Callout)) =
+            (&self.deliver, &self.recipients)
+        {
+            let right = "a Maildir cannot be asked; give \"any\" or the full path of a file";
+            faults.push(("recipients".to_owned(), right.to_owned()));
         }
+        let keys = KeyFile::faults(self.dkim.as_deref().unwrap_or_default());
+        faults.extend(
+            keys.into_iter()
+                .map(|(key, right)| (format!("dkim.{key}"), right)),
+        );
+        faults
     }
 }
 
@@ -124,7 +133,7 @@ pub(super) fn as_written(document: &Document<'_>, path: KeyPath) -> KeyPath {
 
 /// Whether `[domains.a.example]` was written: TOML takes that for a table within a table.
 fn is_split(document: &Document<'_>, path: &KeyPath) -> bool {
-    let known = ["deliver", "recipients"];
+    let known = ["deliver", "recipients", "dkim"];
     document.keys(path).iter().any(|key| {
         !known.contains(key)
             && matches!(

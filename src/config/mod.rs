@@ -39,6 +39,7 @@ use crate::scheduler;
 use crate::session;
 use crate::session::Service;
 use crate::session::TlsMode;
+use crate::sign;
 use crate::spool;
 use crate::telemetry::log;
 use crate::tls;
@@ -81,6 +82,8 @@ pub struct Config {
     pub structure: pipeline::structure::Config,
     /// `[dmarc]`: what becomes of a message that DMARC does not let pass.
     pub dmarc: pipeline::authenticity::Config,
+    /// `[signing]`: what our DKIM signatures cover, and which keys sign for whom.
+    pub signing: sign::Config,
     /// `[verify]`: the limits of the checks.
     pub verify: verify::Config,
     /// `[admin]`: the door for metrics and health.
@@ -109,6 +112,7 @@ impl Default for Config {
             spf: pipeline::spf::Config::default(),
             structure: pipeline::structure::Config::default(),
             dmarc: pipeline::authenticity::Config::default(),
+            signing: sign::Config::default(),
             verify: verify::Config::default(),
             admin: admin::Config::default(),
             log: log::Config::default(),
@@ -191,13 +195,14 @@ impl Config {
         section("directory", self.directory.faults());
         section("spf", self.spf.faults());
         section("structure", self.structure.faults());
+        section("signing", self.signing.faults());
         section("verify", self.verify.faults());
         section("admin", self.admin.faults());
         section("directory", self.postmaster_faults());
         for (name, domain) in &self.domains {
             let path = KeyPath::default().key("domains").key(name.as_str());
             let found = domain.faults().into_iter();
-            faults.extend(found.map(|(key, message)| (path.key(&key), message)));
+            faults.extend(found.map(|(key, message)| (path.join(&KeyPath::parse(&key)), message)));
         }
         faults
     }
@@ -209,6 +214,14 @@ impl Config {
         self.domains
             .iter()
             .map(|(name, section)| Ok((name.clone(), section.route(&self.data_dir)?)))
+            .collect()
+    }
+
+    /// The keys that the file names for each of our domains.
+    pub fn signing_domains(&self) -> sign::Domains {
+        let domains = self.domains.iter();
+        domains
+            .map(|(name, section)| (name.clone(), section.dkim.clone()))
             .collect()
     }
 
