@@ -60,6 +60,13 @@ impl From<Bytes> for Content {
     }
 }
 
+/// `text` without the white space and empty lines at its end.
+pub fn without_blank_end(text: &[u8]) -> &[u8] {
+    let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
+    let end = text.iter().rposition(|octet| !is_blank(octet));
+    &text[..end.map_or(0, |at| at + 1)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ use mail_auth::dkim::canonicalize::BodyHasher;
 use memchr::memchr;
 
 use crate::mail::content::Content;
+use crate::mail::content::without_blank_end;
 use crate::mail::headers::Field;
 use crate::mail::headers::fields;
 use crate::sign::Canonicalization;
@@ -159,12 +160,6 @@ fn body_hash(mut body: Vec<&[u8]>, form: dkim::Canonicalization) -> Vec<u8> {
         hasher.write(piece);
     }
     hasher.finish().0.complete().as_ref().to_vec()
-}
-
-fn without_blank_end(text: &[u8]) -> &[u8] {
-    let is_blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r' | b'\n');
-    let end = text.iter().rposition(|octet| !is_blank(octet));
-    &text[..end.map_or(0, |at| at + 1)]
 }
 
 #[cfg(test)]

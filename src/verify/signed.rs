@@ -11,6 +11,7 @@ use mail_auth::common::crypto::HashAlgorithm;
 use mail_auth::common::headers::Writable;
 use mail_auth::dkim::Canonicalization;
 
+use crate::mail::content::without_blank_end;
 use crate::mail::headers::fields;
 
 /// Messages with more fields than this have no signature looked at: the work for one grows with
@@ -98,13 +99,14 @@ impl<'x> Signed<'x> {
                 Canonicalization::Simple => &self.simple,
                 Canonicalization::Relaxed => &self.relaxed,
             };
-            let hash = slot.get_or_init(|| sha256(canonicalization.canonical_body(self.body, 0)));
+            let body = self.body_for(canonicalization);
+            let hash = slot.get_or_init(|| sha256(canonicalization.canonical_body(body, 0)));
             return Some((hash.clone(), Coverage::Whole));
         };
         // The library counts `l=` before canonicalization, RFC 6376 after it.
         let mut canonical = Vec::with_capacity(self.body.len());
         canonicalization
-            .canonical_body(self.body, 0)
+            .canonical_body(self.body_for(canonicalization), 0)
             .write(&mut canonical);
         let limit = usize::try_from(limit).ok()?;
         let coverage = if limit == canonical.len() {
@@ -113,6 +115,15 @@ impl<'x> Signed<'x> {
             Coverage::Part
         };
         Some((sha256(canonical.get(..limit)?), coverage))
+    }
+
+    /// What the library is to put into canonical form. RFC 6376 §3.4.4: a line of white space at the
+    /// end is an empty one; the library keeps it.
+    fn body_for(&self, canonicalization: Canonicalization) -> &'x [u8] {
+        match canonicalization {
+            Canonicalization::Simple => self.body,
+            Canonicalization::Relaxed => without_blank_end(self.body),
+        }
     }
 }
 
@@ -134,6 +145,23 @@ mod tests {
         assert_eq!(signed.body, b"body\r\n");
         assert_eq!(Signed::read(b"A: 1").headers, [(&b"A"[..], &b" 1"[..])]);
         assert_eq!(Signed::read(b"").field_count(), 0);
+    }
+
+    #[test]
+    fn lines_of_white_space_at_the_end_are_empty_where_it_may_change() {
+        let hash = |body: &str, canonicalization| {
+            let message = format!("A: 1\r\n\r\n{body}");
+            let signed = Signed::read(message.as_bytes());
+            signed.body_hash(canonicalization, None).unwrap().0
+        };
+        let relaxed = Canonicalization::Relaxed;
+        for body in ["a\r\n \r\n", "a \t\r\n\r\n\t \r\n\r\n", "a\r\n "] {
+            assert_eq!(hash(body, relaxed), hash("a\r\n", relaxed), "{body:?}");
+            let simple = Canonicalization::Simple;
+            assert_ne!(hash(body, simple), hash("a\r\n", simple), "{body:?}");
+        }
+        assert_eq!(hash(" \r\n", relaxed), hash("", relaxed));
+        assert_ne!(hash("a\r\n \r\nb", relaxed), hash("a\r\nb", relaxed));
     }
 
     #[test]
