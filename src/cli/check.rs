@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::cli::ConfigFile;
 use crate::cli::Status;
 use crate::cli::complain;
+use crate::cli::dkim;
 use crate::cli::faults_text;
 use crate::cli::runner::Access;
 use crate::cli::runner::Runner;
@@ -126,6 +127,16 @@ fn outside(config: &Config) -> Vec<Trouble> {
             }
         }
     }
+    match dkim::open(config) {
+        Ok(signing) => {
+            for held in dkim::all(&signing) {
+                if let Err(message) = check_readable(&held.path, &runner) {
+                    trouble("signing".to_owned(), message);
+                }
+            }
+        }
+        Err(error) => trouble("signing".to_owned(), sources(&error).join(": ")),
+    }
     for (name, section) in &config.domains {
         if let Some(Recipients::File(path)) = &section.recipients
             && let Err(message) = check_readable(path, &runner)
@@ -226,6 +237,9 @@ fn in_force(config: &Config) -> String {
         );
         lines.push(("domain", text));
     }
+    let signing = dkim::open(config).map(|signing| dkim::lines(&signing));
+    let signing = signing.unwrap_or_default().into_iter();
+    lines.extend(signing.map(|text| ("signing", text)));
     let lines: Vec<_> = lines
         .into_iter()
         .map(|(name, text)| format!("{name:<9} {text}"))
@@ -251,6 +265,7 @@ fn in_force_json(config: &Config) -> Value {
         "hostname": config.hostname, "data_dir": config.data_dir, "user": config.user,
         "listen": config.listeners(), "admin": config.admin.listen.to_string(),
         "certificates": certificates(config), "checks": checks, "domains": domains,
+        "signing": dkim::open(config).map(|signing| dkim::as_json(&signing)).unwrap_or_default(),
     })
 }
 

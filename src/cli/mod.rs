@@ -5,6 +5,8 @@
 
 mod check;
 mod demo;
+mod dkim;
+mod dns;
 mod queue;
 mod runner;
 mod serve;
@@ -32,10 +34,12 @@ use crate::config::fault::Faults;
     after_help = "Example:\n  \
         gatepost demo --once                 the whole job on loopback\n  \
         gatepost check && gatepost serve     with /etc/gatepost/gatepost.toml\n  \
+        gatepost dns example.com             the records to publish\n  \
         gatepost queue verify                is all that was acknowledged as it was written\n\n\
-        Exit codes are those of sysexits(3): 64 wrong arguments, 66 no such file, 69 something\n\
-        stands in the way, 78 the configuration has faults; and 1 where the queue is damaged or a\n\
-        message could not be moved."
+        Exit codes are those of sysexits(3): 64 wrong arguments, 65 a key is not the published one,\n\
+        66 no such file, 69 something stands in the way, 73 a file cannot be made, 78 the\n\
+        configuration has faults; and 1 where the queue is damaged, a message could not be moved or\n\
+        a record is not published."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -47,6 +51,8 @@ enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
     Demo(demo::Arguments),
+    Dkim(dkim::Arguments),
+    Dns(dns::Arguments),
     Queue(queue::Arguments),
 }
 
@@ -75,8 +81,10 @@ enum Status {
     /// The work was done, and not all was well.
     Flawed = 1,
     Usage = 64,
+    Data = 65,
     NoInput = 66,
     Unavailable = 69,
+    CannotCreate = 73,
     Config = 78,
 }
 
@@ -105,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Dkim(arguments) => dkim::run(&arguments),
+        Command::Dns(arguments) => dns::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
     };
     status.into()
@@ -138,6 +148,18 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn sources(error: &dyn std::error::Error) -> Vec<String> {
     let errors = std::iter::successors(Some(error), |error| error.source());
     errors.map(ToString::to_string).collect()
+}
+
+/// Runs what has to wait for others.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| {
+        complain(&format!("gatepost: cannot start the runtime: {error}"));
+        Status::Unavailable
+    })?;
+    Ok(runtime.block_on(work))
 }
 
 /// Says something to whoever started us. Nothing can be done when they do not listen.

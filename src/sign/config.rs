@@ -1,14 +1,14 @@
 //! `[signing]` and the keys of `[domains.NAME]`: what is signed, how, and with which keys.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::Serialize;
 
+use crate::mail::address::Address;
 use crate::mail::address::Domain;
+use crate::sign::name::KeyName;
+use crate::sign::name::Selector;
 use crate::sign::pattern::Pattern;
 
 /// RFC 6376 §5.4.1 and what shows a message in another light where somebody adds it.
@@ -212,7 +212,7 @@ impl TryFrom<String> for Identity {
         let (local, domain) = text.rsplit_once('@').ok_or_else(wrong)?;
         let domain = Domain::parse(domain).map_err(|_| wrong())?;
         let text = format!("{local}@{domain}");
-        let is_local = local.is_empty() || crate::mail::address::Address::parse(&text).is_ok();
+        let is_local = local.is_empty() || Address::parse(&text).is_ok();
         if !is_local {
             return Err(wrong());
         }
@@ -254,86 +254,6 @@ impl Rule {
 pub(super) fn is_within(domain: &Domain, parent: &Domain) -> bool {
     let rest = domain.as_str().strip_suffix(parent.as_str());
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
-/// A key as rules and commands name it: `example.com/news2026`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub struct KeyName {
-    /// d=
-    pub domain: Domain,
-    /// s=
-    pub selector: Selector,
-}
-
-impl TryFrom<String> for KeyName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<KeyName, String> {
-        let parts = text.split_once('/').and_then(|(domain, selector)| {
-            let domain = Domain::parse(domain).ok()?;
-            let selector = selector.parse().ok()?;
-            Some(KeyName { domain, selector })
-        });
-        parts.ok_or_else(|| {
-            format!(
-                "{text:?} is no key; give domain and selector, such as \"example.com/mail2026\""
-            )
-        })
-    }
-}
-
-impl fmt::Display for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.domain, self.selector)
-    }
-}
-
-/// The name of a key below `_domainkey.DOMAIN` (RFC 6376 §3.1), in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Selector(Domain);
-
-/// A text is no selector.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no selector; one looks like \"mail2026\"")]
-pub struct NoSelector(pub String);
-
-impl Selector {
-    /// The selector as text.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl FromStr for Selector {
-    type Err = NoSelector;
-
-    fn from_str(text: &str) -> Result<Selector, NoSelector> {
-        // Labels of a name in the DNS, as a domain has them.
-        let wrong = || NoSelector(text.to_owned());
-        Domain::parse(text).map(Selector).map_err(|_| wrong())
-    }
-}
-
-impl TryFrom<String> for Selector {
-    type Error = NoSelector;
-
-    fn try_from(text: String) -> Result<Selector, NoSelector> {
-        text.parse()
-    }
-}
-
-impl From<Selector> for String {
-    fn from(selector: Selector) -> String {
-        selector.0.into()
-    }
-}
-
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// One of `dkim` in `[domains.NAME]`.
@@ -401,21 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_keys_are_read_or_said_to_be_none() {
-        let name = |text: &str| KeyName::try_from(text.to_owned());
-        assert_eq!(
-            name("Example.COM/a.b2026").unwrap().to_string(),
-            "example.com/a.b2026"
-        );
-        for text in [
-            "example.com",
-            "/s1",
-            "example.com/",
-            "example.com/a b",
-            "a b/s",
-        ] {
-            assert!(name(text).is_err(), "{text:?}");
-        }
+    fn what_is_no_identity_is_refused() {
         for text in [
             "nobody",
             "a b@example.com",

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::sign::Domains;
 use crate::sign::Error;
 use crate::sign::Identity;
 use crate::sign::KeyName;
+use crate::sign::Selector;
 use crate::sign::Signer;
 use crate::sign::config::is_within;
 use crate::sign::message::Form;
@@ -148,13 +150,13 @@ fn hold(name: KeyName, path: PathBuf) -> Result<Held, Error> {
 }
 
 /// The keys in a folder by their selectors; none where there is no folder.
-fn found(folder: &Path) -> Result<Vec<(super::Selector, PathBuf)>, Error> {
+fn found(folder: &Path) -> Result<Vec<(Selector, PathBuf)>, Error> {
     let read = |source| Error::Read {
         path: folder.to_owned(),
         source,
     };
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
         entries => entries.map_err(read)?,
     };
     let mut files = Vec::new();
@@ -170,4 +172,8 @@ fn found(folder: &Path) -> Result<Vec<(super::Selector, PathBuf)>, Error> {
     }
     files.sort();
     Ok(files)
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }

@@ -29,27 +29,31 @@ use crate::sign::keys::Keys;
 use crate::sign::keys::identity_text;
 use crate::sign::message::Canonical;
 
-pub mod config;
+mod config;
 mod der;
 mod keys;
 mod made;
 mod message;
+mod name;
 mod pattern;
+mod published;
 mod signer;
 
 pub use self::config::Canonicalization;
 pub use self::config::Config;
 pub use self::config::Identity;
 pub use self::config::KeyFile;
-pub use self::config::KeyName;
-pub use self::config::NoSelector;
 pub use self::config::Rule;
-pub use self::config::Selector;
 pub use self::keys::Held;
 pub use self::keys::default_folder;
 pub use self::keys::default_path;
 pub use self::made::make;
+pub use self::name::KeyName;
+pub use self::name::NoSelector;
+pub use self::name::Selector;
 pub use self::pattern::Pattern;
+pub use self::published::Published;
+pub use self::published::published;
 pub use self::signer::Signer;
 
 /// Our domains, each with its list of keys; None where it has no list, so that its folder is looked

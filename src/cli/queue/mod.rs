@@ -17,6 +17,7 @@ use nix::unistd::Uid;
 use nix::unistd::User;
 
 use crate::cli::Status;
+use crate::cli::block_on;
 use crate::cli::chain;
 use crate::cli::complain;
 use crate::cli::runner::Runner;
@@ -117,16 +118,6 @@ fn refuse(error: &spool::Error) -> Status {
         error => complain(&chain(error)),
     }
     Status::Unavailable
-}
-
-/// Runs what the spool does in tasks.
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Status> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|error| {
-        complain(&format!("gatepost: cannot start the runtime: {error}"));
-        Status::Unavailable
-    })?;
-    Ok(runtime.block_on(work))
 }
 
 /// `1 message`, `2 messages`
