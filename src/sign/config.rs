@@ -353,4 +353,27 @@ mod tests {
         assert!(!within("badexample.com", "example.com"));
         assert!(!within("example.com", "a.example.com"));
     }
+
+    #[test]
+    fn a_fault_names_its_line_and_what_would_be_right() {
+        let text = "hostname = 'mx.example.com'\n[signing]\ncanonicalization = 'relaxed'\n\
+                    oversign = ['From', 'Received']\nexpire = '1h'\n[[signing.rule]]\nfrom = 'news'\n\
+                    keys = ['example.com']\n[domains.'example.com']\n\
+                    dkim = [{ selector = 'a b', key = '/k' }, { selector = 'c', key = 'k' }]\n";
+        let faults = crate::config::Config::parse(text).unwrap_err();
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let starts = [
+            "3: signing.canonicalization: \"relaxed\" is unknown; allowed:",
+            "4: signing.oversign[2]: Received changes on the way",
+            "5: signing.expire: must be \"1day\" or more",
+            "7: signing.rule[1].from: \"news\" can fit no address; give one,",
+            "8: signing.rule[1].keys[1]: \"example.com\" is no key; give domain and selector",
+            "10: domains.\"example.com\".dkim[1].selector: \"a b\" is no selector",
+            "10: domains.\"example.com\".dkim[2].key: give the full path",
+        ];
+        assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(start), "{line}\n{start}");
+        }
+    }
 }

@@ -214,3 +214,33 @@ fn a_message_without_an_author_cannot_be_signed() {
     let error = signing.fields(&address("u@a.example"), &message, UNIX_EPOCH);
     assert!(matches!(error, Err(Error::Message(_))));
 }
+
+/// The private key that RFC 8463 §A.1 publishes, so that what it signs can be written down.
+const KNOWN: &str = "-----BEGIN PRIVATE KEY-----\n\
+                     MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
+                     -----END PRIVATE KEY-----\n";
+
+#[test]
+fn a_field_is_written_so() {
+    let folder = tempfile::tempdir().unwrap();
+    keep(&folder, "a.example/s1");
+    fs::write(folder.path().join("dkim/a.example/s1.pem"), KNOWN).unwrap();
+    let config = Config {
+        identity: Identity::Author,
+        expire: Some(Duration::from_secs(604_800)),
+        ..Config::default()
+    };
+    let signing = Signing::open(&config, &domains(&["a.example"]), folder.path()).unwrap();
+    let message = Content::from(Bytes::from_static(
+        b"From: u@a.example\r\nTo: v@b.example\r\nSubject: x\r\nList-Id: l\r\n\r\nbody\r\n",
+    ));
+    let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let fields = signing.fields(&address("u@a.example"), &message, now);
+    let want = "DKIM-Signature: v=1; a=ed25519-sha256; s=s1; d=a.example; c=relaxed/relaxed;\r\n\
+                \th=From:From:Reply-To:Subject:Subject:Date:To:To:Cc:Message-ID:In-Reply-To\r\n\
+                \t:References:MIME-Version:Content-Type:Content-Transfer-Encoding:List-Id;\r\n\
+                \ti=u@a.example; t=1800000000; x=1800604800; bh=Ck5SoRNWUpSR4X0COv7R5ub2pUTtl\r\n\
+                \t6xz4dTFz++ji4M=; b=XRD8512xOzqgJthOMgPRWiWn3r+iGzYHNbUl5OHpqDg+GLnEWoZbGcRF\r\n\
+                \teUk79riu0x87uXomJ+TII/8kzGPdAw==;\r\n";
+    assert_eq!(fields.unwrap().unwrap(), want);
+}

@@ -14,6 +14,7 @@ mod bad_input;
 mod crash;
 mod delivery;
 mod dialogues;
+mod dkim_command;
 mod drain;
 mod fairness;
 mod golden;

@@ -80,10 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> Status {
                 (word, None) => format!("{}: key {word}", signer.dns_name()),
                 (word, Some(text)) => format!("{}: key {word}: {text}", signer.dns_name()),
             };
-            match found {
-                Published::Right(_) => say(line),
-                _ => complain(&line),
-            }
+            say(line);
         }
     }
     status(&tested)

@@ -100,7 +100,12 @@ fn sites(arguments: &Arguments, config: &Config, keys: &[Held]) -> Result<Vec<Si
             records: records.map(|wanted| (wanted, None)).collect(),
         }
     };
-    Ok(domains.map(site).collect())
+    let mut sites: Vec<Site> = domains.map(site).collect();
+    // What stands at our own name is said once.
+    for site in sites.iter_mut().skip(1) {
+        site.records.retain(|(wanted, _)| !wanted.is_of_the_host());
+    }
+    Ok(sites)
 }
 
 fn compare(config: &Config, sites: &mut [Site]) -> Result<(), Status> {
@@ -128,13 +133,7 @@ fn tell(site: &Site) {
     for (wanted, found) in &site.records {
         match found {
             None => say(wanted.zone_line()),
-            Some(found) => {
-                let line = compared(wanted, found);
-                match is_trouble(wanted, found) {
-                    true => complain(&line),
-                    false => say(line),
-                }
-            }
+            Some(found) => say(compared(wanted, found)),
         }
     }
     let has_key = site.records.iter().any(|(wanted, _)| wanted.is_key());

@@ -82,6 +82,11 @@ impl Wanted {
         matches!(self.data, Data::Dkim(_))
     }
 
+    /// Whether it is the same for all domains.
+    pub(super) fn is_of_the_host(&self) -> bool {
+        matches!(self.data, Data::Addresses | Data::HelloSpf(_))
+    }
+
     pub(super) fn as_json(&self) -> Value {
         json!({
             "name": self.name, "type": self.kind(), "data": self.text(),

@@ -9,3 +9,4 @@ mod demo;
 mod dns;
 mod dovecot;
 mod postfix;
+mod signing;
