@@ -130,7 +130,10 @@ fn outside(config: &Config) -> Vec<Trouble> {
     match dkim::open(config) {
         Ok(signing) => {
             for held in dkim::all(&signing) {
-                if let Err(message) = check_readable(&held.path, &runner) {
+                if !runner.may(Access::Read, &held.path) {
+                    let (name, path) = (runner.name(), held.path.display());
+                    let message =
+                        format!("{name} may not read {path}; `chown {name} {path}` lets them");
                     trouble("signing".to_owned(), message);
                 }
             }

@@ -217,11 +217,14 @@ impl Config {
             .collect()
     }
 
-    /// The keys that the file names for each of our domains.
+    /// The keys that the file names for each domain that we sign for: ours, and our own name, from
+    /// which bounces come.
     pub fn signing_domains(&self) -> sign::Domains {
-        let domains = self.domains.iter();
-        domains
-            .map(|(name, section)| (name.clone(), section.dkim.clone()))
+        let ours = self.domains.iter();
+        let ours = ours.map(|(name, section)| (name.clone(), section.dkim.clone()));
+        [(self.hostname.clone(), None)]
+            .into_iter()
+            .chain(ours)
             .collect()
     }
 

@@ -56,8 +56,8 @@ pub use self::published::Published;
 pub use self::published::published;
 pub use self::signer::Signer;
 
-/// Our domains, each with its list of keys; None where it has no list, so that its folder is looked
-/// through.
+/// The domains we sign for, each with its list of keys; None where it has no list, so that its folder
+/// is looked through.
 pub type Domains = BTreeMap<Domain, Option<Vec<KeyFile>>>;
 
 /// What a key is made for.
@@ -177,11 +177,6 @@ impl Signing {
             .map(field)
             .collect::<Result<String, _>>()
             .map(Some)
-    }
-
-    /// Whether any key signs for this author.
-    pub fn signs_for(&self, author: &Address) -> bool {
-        !self.keys.load().of(author).0.is_empty()
     }
 
     /// The keys of each domain that has some, in the order in which they sign.

@@ -214,6 +214,20 @@ fn what_is_to_be_published_is_printed_and_compared_with_the_dns() {
 }
 
 #[test]
+fn a_key_of_our_own_name_signs_bounces_and_is_published_once() {
+    let site = Site::new().with("[domains.\"other.example\"]");
+    let (status, _, hint) = run(&site, &["dkim", "genkey", HOSTNAME, "--selector", "s1"]);
+    assert_eq!(status, 0);
+    assert!(!hint.contains("[[signing.rule]]"), "{hint}");
+    let (_, told, _) = run(&site, &["dkim", "list"]);
+    assert!(told.starts_with(&format!("{HOSTNAME} by s1 ")), "{told}");
+    let (_, told, _) = run(&site, &["dns"]);
+    let times = |text: &str| told.matches(text).count();
+    assert_eq!(times(&format!("s1._domainkey.{HOSTNAME}.")), 1, "{told}");
+    assert_eq!(times("; no DKIM key signs as"), 2, "{told}");
+}
+
+#[test]
 fn what_stands_in_the_dns_and_does_not_let_us_send_differs() {
     let mut site = Site::new();
     let (_, record) = genkey(&site, &["gate.example", "--selector", "s1"]);

@@ -3,12 +3,14 @@
 use std::fs;
 use std::fs::DirBuilder;
 use std::fs::OpenOptions;
+use std::fs::Permissions;
 use std::io;
 use std::io::ErrorKind;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::path::PathBuf;
@@ -168,7 +170,10 @@ fn owner(config: &Config) -> Result<Option<(u32, u32)>, Status> {
 fn adopt(data_dir: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     let is_empty = fs::read_dir(data_dir).is_ok_and(|mut inside| inside.next().is_none());
     match owner {
-        Some((uid, gid)) if is_empty => chown(data_dir, Some(uid), Some(gid)),
+        Some((uid, gid)) if is_empty => {
+            fs::set_permissions(data_dir, Permissions::from_mode(0o700))?;
+            chown(data_dir, Some(uid), Some(gid))
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -259,6 +264,7 @@ fn hint(config: &Config, name: &KeyName, path: &Path) {
             name.selector
         )),
         Some(_) => {}
+        None if *domain == config.hostname => {}
         None => complain(&format!(
             "There is no [domains.\"{domain}\"]: the key signs only where a [[signing.rule]] has \
              keys = [\"{name}\"]."
@@ -271,8 +277,6 @@ fn hint(config: &Config, name: &KeyName, path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -89,10 +89,10 @@ fn sites(arguments: &Arguments, config: &Config, keys: &[Held]) -> Result<Vec<Si
     let one = arguments.domain.as_ref();
     let domains = config.domains.keys();
     let domains = domains.filter(|domain| one.is_none_or(|one| one == *domain));
-    let site = |domain: &Domain| {
+    let site = |(at, domain): (usize, &Domain)| {
         let keys = keys
             .iter()
-            .filter(|held| held.signer.name().domain == *domain);
+            .filter(|held| signs_as(held, domain) || at == 0 && signs_as(held, &config.hostname));
         let keys: Vec<Held> = keys.cloned().collect();
         let records = wanted(config, domain, &keys).into_iter();
         Site {
@@ -100,12 +100,16 @@ fn sites(arguments: &Arguments, config: &Config, keys: &[Held]) -> Result<Vec<Si
             records: records.map(|wanted| (wanted, None)).collect(),
         }
     };
-    let mut sites: Vec<Site> = domains.map(site).collect();
+    let mut sites: Vec<Site> = domains.enumerate().map(site).collect();
     // What stands at our own name is said once.
     for site in sites.iter_mut().skip(1) {
         site.records.retain(|(wanted, _)| !wanted.is_of_the_host());
     }
     Ok(sites)
+}
+
+fn signs_as(held: &Held, domain: &Domain) -> bool {
+    held.signer.name().domain == *domain
 }
 
 fn compare(config: &Config, sites: &mut [Site]) -> Result<(), Status> {
@@ -136,7 +140,11 @@ fn tell(site: &Site) {
             Some(found) => say(compared(wanted, found)),
         }
     }
-    let has_key = site.records.iter().any(|(wanted, _)| wanted.is_key());
+    let has_key = site.records.iter().any(|(wanted, _)| {
+        wanted
+            .key()
+            .is_some_and(|held| signs_as(held, &site.domain))
+    });
     if !has_key {
         let domain = &site.domain;
         say(format!(

@@ -78,8 +78,15 @@ impl Wanted {
         }
     }
 
-    pub(super) fn is_key(&self) -> bool {
-        matches!(self.data, Data::Dkim(_))
+    pub(super) fn key(&self) -> Option<&Held> {
+        match &self.data {
+            Data::Dkim(held) => Some(held),
+            Data::Addresses
+            | Data::Exchanger(_)
+            | Data::Spf(_)
+            | Data::HelloSpf(_)
+            | Data::Dmarc(_) => None,
+        }
     }
 
     /// Whether it is the same for all domains.
@@ -95,7 +102,7 @@ impl Wanted {
     }
 }
 
-/// All records for a domain, those of our own name first. `keys` are all that sign as this domain.
+/// All records for a domain, those of our own name first. `keys` are those to publish with them.
 pub(super) fn wanted(config: &Config, domain: &Domain, keys: &[Held]) -> Vec<Wanted> {
     let hostname = &config.hostname;
     let wanted = |name: String, data, comment: &str, need| Wanted {
