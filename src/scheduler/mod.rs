@@ -120,7 +120,9 @@ impl Scheduler {
 
     /// Opens as many places as there is work for.
     fn open_places(&mut self) {
-        while let Some(task) = self.queue.state().start(Instant::now()) {
+        // The lock is let go before the place is opened.
+        let next = || self.queue.state().start(Instant::now());
+        while let Some(task) = next() {
             self.places.spawn(work(Arc::clone(&self.queue), task));
         }
         while self.places.try_join_next().is_some() {}

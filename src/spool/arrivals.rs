@@ -146,28 +146,10 @@ impl Arrivals {
     /// The next message; waits until there is one. None once the spool is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Arrival> {
         loop {
-            if let Some(reading) = &mut self.reading {
-                let read = reading.await.unwrap_or_default();
-                self.reading = None;
-                let again = Instant::now() + self.again;
-                for arrival in read {
-                    match arrival {
-                        Ok(arrival) => self.was_read.extend(arrival),
-                        Err(id) => self.unread.push_back((again, id)),
-                    }
-                }
-            }
             match self.step() {
                 Next::Hand(arrival) => return Some(*arrival),
                 Next::Read(ids) => self.read(ids),
-                Next::Wait => {
-                    let woken = self.handover.wake.notified();
-                    match self.unread.front() {
-                        // In time or not: there is something to do.
-                        Some((again, _)) => drop(timeout_at(*again, woken).await),
-                        None => woken.await,
-                    }
-                }
+                Next::Wait => self.wait().await,
                 Next::End => return None,
             }
         }
@@ -175,9 +157,6 @@ impl Arrivals {
 
     /// The next message, where there is one without waiting.
     pub fn at_hand(&mut self) -> Option<Arrival> {
-        if self.reading.is_some() {
-            return None;
-        }
         match self.step() {
             Next::Hand(arrival) => Some(*arrival),
             Next::Read(ids) => {
@@ -185,6 +164,31 @@ impl Arrivals {
                 None
             }
             Next::Wait | Next::End => None, // `next` says so again.
+        }
+    }
+
+    /// Waits for what is being read, for something new, or until something is to be tried again.
+    async fn wait(&mut self) {
+        let woken = self.handover.wake.notified();
+        let Some(reading) = &mut self.reading else {
+            match self.unread.front() {
+                // In time or not: there is something to do.
+                Some((again, _)) => drop(timeout_at(*again, woken).await),
+                None => woken.await,
+            }
+            return;
+        };
+        let read = tokio::select! {
+            read = reading => read.unwrap_or_default(),
+            () = woken => return,
+        };
+        self.reading = None;
+        let again = Instant::now() + self.again;
+        for arrival in read {
+            match arrival {
+                Ok(arrival) => self.was_read.extend(arrival),
+                Err(id) => self.unread.push_back((again, id)),
+            }
         }
     }
 
@@ -210,10 +214,12 @@ impl Arrivals {
             Turn::InMemory => Turn::OnDisk,
             Turn::OnDisk => Turn::InMemory,
         };
+        // New mail does not wait for the disk: it goes on while others are read.
+        let may_read = self.reading.is_none() && !queues.on_disk.is_empty();
         let new = |queues: &mut Queues| queues.in_memory.pop_front();
         let ready = match turn {
             Turn::InMemory => new(&mut queues).or_else(|| self.was_read.pop_front()),
-            Turn::OnDisk if queues.on_disk.is_empty() || !self.was_read.is_empty() => {
+            Turn::OnDisk if !may_read || !self.was_read.is_empty() => {
                 let read = self.was_read.pop_front();
                 read.or_else(|| new(&mut queues))
             }
@@ -221,7 +227,7 @@ impl Arrivals {
         };
         match ready {
             Some(arrival) => Next::Hand(Box::new(arrival)),
-            None if queues.on_disk.is_empty() => Next::Wait,
+            None if !may_read => Next::Wait,
             None => {
                 let count = queues.on_disk.len().min(READ_AT_ONCE);
                 let ids = queues.on_disk.drain(..count).map(SpoolId::from).collect();
