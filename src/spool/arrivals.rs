@@ -29,6 +29,10 @@ const READ_AT_ONCE: usize = 64;
 /// When a message that could not be read is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// What a message in memory takes beside its content, roughly, and what each of its recipients does.
+const MESSAGE: usize = 1024;
+const RECIPIENT: usize = 256;
+
 /// A message to be delivered.
 #[derive(Debug, Clone)]
 pub struct Arrival {
@@ -50,6 +54,12 @@ pub struct Arrival {
     pub held: bool,
     /// The share that the content has of the memory for mail, given back when this is dropped.
     pub memory: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// What a message takes in memory, in octets.
+pub(super) fn footprint(content: &Content, envelope: &Envelope) -> u32 {
+    let octets = content.len() + MESSAGE + RECIPIENT * envelope.recipients.len();
+    u32::try_from(octets).unwrap_or(u32::MAX)
 }
 
 /// What has arrived and was not taken yet.

@@ -22,6 +22,7 @@ use crate::mail::id::SpoolId;
 use crate::spool::Error;
 use crate::spool::arrivals::Arrival;
 use crate::spool::arrivals::Handover;
+use crate::spool::arrivals::footprint;
 use crate::spool::condition::Condition;
 use crate::spool::copying::Copying;
 use crate::spool::entry::Entry;
@@ -51,8 +52,6 @@ const BATCH: usize = 1024 * 1024;
 const NOTES: usize = 1024;
 /// Records are numbered in their batch by a u16.
 const RECORDS: usize = 16_384;
-/// What an arrival in memory takes beside its content, roughly.
-const ARRIVAL: u32 = 1024;
 
 /// What the committer is asked to do.
 #[derive(Debug)]
@@ -368,8 +367,8 @@ impl Committer {
             let entry = Entry::new(*place, recipients, size, receipt.stored, state.clone());
             let held = entry.is_held();
             index.insert(draft.id, entry);
-            let memory = Arc::clone(&self.memory);
-            let memory = memory.try_acquire_many_owned(size.saturating_add(ARRIVAL));
+            let octets = footprint(&receipt.content, &receipt.envelope);
+            let memory = Arc::clone(&self.memory).try_acquire_many_owned(octets);
             if !held && let Ok(memory) = memory {
                 self.handover.offer(Arrival {
                     id: draft.id,

@@ -89,6 +89,7 @@ use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
 use crate::spool::arrivals::Handover;
+use crate::spool::arrivals::footprint;
 use crate::spool::assembly::Parts;
 use crate::spool::committer::Job;
 use crate::spool::condition::Condition;
@@ -277,8 +278,7 @@ impl Spool {
             return Err(Error::TooLarge);
         }
         // The queue is bounded here: who finds it full waits.
-        let octets = u32::try_from(content.len() + 1024).unwrap_or(u32::MAX);
-        let octets = octets.min(self.0.queue_size);
+        let octets = footprint(&content, &envelope).min(self.0.queue_size);
         let room = Arc::clone(&self.0.queue).acquire_many_owned(octets).await;
         let room = room.map_err(|_| Error::Closed)?;
         let (answer, outcome) = oneshot::channel();

@@ -532,6 +532,20 @@ async fn an_id_or_an_envelope_that_cannot_be_stored_is_refused() {
 }
 
 #[tokio::test]
+async fn recipients_count_for_the_memory_that_an_arrival_takes() {
+    let directory = TempDir::new().unwrap();
+    let (spool, mut arrivals) = open(directory.path(), &small()).unwrap();
+    for (serial, recipients) in [(1, 1), (2, 500)] {
+        let message = content(serial, 10);
+        let stored = spool.store(id(serial), envelope(recipients), message, Fate::Deliver);
+        stored.await.unwrap();
+        let arrival = next(&mut arrivals).await;
+        assert_eq!(arrival.content.is_some(), recipients == 1, "{recipients}");
+    }
+    spool.close().await;
+}
+
+#[tokio::test]
 async fn files_are_ours_alone_and_a_directory_that_cannot_be_used_is_named() {
     let parent = TempDir::new().unwrap();
     let directory = parent.path().join("data/spool");
