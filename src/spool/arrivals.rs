@@ -156,6 +156,10 @@ impl Arrivals {
     /// The next message; waits until there is one. None once the spool is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Arrival> {
         loop {
+            // However much comes meanwhile.
+            if self.reading.as_ref().is_some_and(JoinHandle::is_finished) {
+                self.wait().await;
+            }
             match self.step() {
                 Next::Hand(arrival) => return Some(*arrival),
                 Next::Read(ids) => self.read(ids),
@@ -189,6 +193,7 @@ impl Arrivals {
             return;
         };
         let read = tokio::select! {
+            biased;
             read = reading => read.unwrap_or_default(),
             () = woken => return,
         };

@@ -229,6 +229,27 @@ async fn a_message_that_cannot_be_read_now_arrives_later() {
 }
 
 #[tokio::test]
+async fn new_mail_does_not_wait_while_old_is_read_nor_old_while_new_comes() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::default();
+    let (spool, _) = open_loaded(disk.clone(), directory.path(), &small()).await;
+    store(&spool, 1, 10).await.unwrap();
+    spool.close().await;
+    let (spool, mut arrivals) = open_loaded(disk.clone(), directory.path(), &small()).await;
+    disk.plan(On::Read, Fault::Late(Duration::from_millis(500)));
+    for serial in 2.. {
+        store(&spool, serial, 10).await.unwrap();
+        match next(&mut arrivals).await.id.serial {
+            1 => {
+                assert!(serial > 2, "nothing came meanwhile");
+                return;
+            }
+            new => assert_eq!(new, serial),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refused_large_message_that_comes_back_by_a_crash_comes_back_whole() {
     let directory = TempDir::new().unwrap();
     let disk = Disk::default();
