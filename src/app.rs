@@ -72,7 +72,6 @@ pub fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let log = log::start(&config.log)?;
     let metrics = metrics::install()?;
     let user = config.user.as_deref();
-    privileges::raise_descriptor_limit();
     privileges::make_data_dir(&config.data_dir, user)?;
     let sockets = Sockets::bind(&config.listen)?;
     match user {

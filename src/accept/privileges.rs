@@ -14,9 +14,6 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::sys::resource::Resource;
-use nix::sys::resource::getrlimit;
-use nix::sys::resource::setrlimit;
 use nix::unistd::Uid;
 use nix::unistd::User;
 use nix::unistd::geteuid;
@@ -109,14 +106,6 @@ pub fn drop_to(user: &str) -> Result<(), Error> {
 /// Whether this process may do everything.
 pub fn is_root() -> bool {
     geteuid().is_root()
-}
-
-/// Allows this process as many descriptors as it may allow itself: each session takes one, and each
-/// segment of the spool. Where that fails, the limit stays as it is.
-pub fn raise_descriptor_limit() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    }
 }
 
 /// Makes the data directory, for nobody but `user`. As root, an empty one (a fresh volume, say) is
@@ -223,13 +212,5 @@ mod tests {
         assert!(!getgroups().unwrap().contains(&Gid::from_raw(0)));
         assert!(fs::read("/etc/shadow").is_err());
         drop_to("nobody").unwrap();
-    }
-
-    #[test]
-    fn as_many_descriptors_are_allowed_as_can_be() {
-        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, most - 1, most).unwrap();
-        raise_descriptor_limit();
-        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (most, most));
     }
 }

@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod descriptors;
 mod dkim;
 mod dns;
 mod queue;
@@ -109,6 +110,7 @@ pub fn main() -> ExitCode {
             return status.into();
         }
     };
+    descriptors::allow_all();
     let status = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

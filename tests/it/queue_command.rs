@@ -325,6 +325,33 @@ async fn export_copies_what_is_asked_for_and_overwrites_nothing() {
 }
 
 #[tokio::test]
+async fn a_queue_is_moved_that_has_more_files_than_a_process_is_given() {
+    let site = site();
+    let mut open = Open::at(&site);
+    for number in 0..30 {
+        let envelope = envelope("<a@client.example>", &["user@gate.example"]);
+        let message = message(&format!("number {number}"), 1_000_000);
+        open.store(envelope, &message, Fate::Deliver).await;
+    }
+    open.spool.close().await;
+    let (to, from) = (site.path("out"), site.path("in"));
+    fs::create_dir(&from).expect("a folder");
+    let about = json!({ "from": "a@client.example", "recipients": ["user@gate.example"] });
+    fs::write(from.join("one.json"), about.to_string()).expect("written");
+    fs::write(from.join("one.eml"), message("one", 100)).expect("written");
+    let (to, from) = (to.display().to_string(), from.display().to_string());
+    for arguments in [&["import", &from][..], &["export", "--remove", "--to", &to]] {
+        let asked = queue_command(&site, arguments);
+        let mut few = Command::new("sh");
+        few.args(["-c", "ulimit -Sn 8 && exec \"$@\"", "sh"]);
+        few.arg(asked.get_program()).args(asked.get_args());
+        let output = few.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn verify_names_each_damage_and_whom_it_concerns() {
     let sound = site();
     let ids = fill(&sound).await;
