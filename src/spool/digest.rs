@@ -15,7 +15,6 @@
 
 use std::fs::File;
 use std::io::IoSlice;
-use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -155,10 +154,16 @@ impl Digest {
     }
 
     /// The digest of the segment with this head, if there is one that fits it and its successor's.
-    pub(super) fn find(directory: &Path, head: &Head, next: Option<&Head>) -> Option<Digest> {
+    pub(super) fn find(
+        disk: &Disk,
+        directory: &Path,
+        head: &Head,
+        next: Option<&Head>,
+    ) -> Option<Digest> {
         let file = File::open(path(directory, head.seal.generation)).ok()?;
-        let mut bytes = Vec::new();
-        file.take(head.capacity).read_to_end(&mut bytes).ok()?;
+        let size = file.metadata().ok()?.len();
+        let mut bytes = vec![0; usize::try_from(size.min(head.capacity)).ok()?];
+        disk.read_at(&file, &mut bytes, 0).ok()?;
         let digest = Digest::read(&bytes)?;
         let ours = digest.seal == head.seal && digest.first_sequence == head.first_sequence;
         let fits = next.is_none_or(|next| {

@@ -249,6 +249,47 @@ async fn new_mail_does_not_wait_while_old_is_read_nor_old_while_new_comes() {
     }
 }
 
+/// The first so many reads of a start are made as if there were no fault.
+fn fail_reads_after(disk: &Disk, reads: usize, failing: usize) {
+    (0..reads).for_each(|_| disk.plan(On::Read, PASSES));
+    (0..failing).for_each(|_| disk.fail_next(On::Read, Errno::EIO));
+}
+
+#[tokio::test]
+async fn a_read_that_fails_once_at_a_start_loses_nothing() {
+    let directory = in_memory();
+    let (crashing, _) = open_loaded(Disk::default(), directory.path(), &small()).await;
+    for serial in 0..60 {
+        store(&crashing, serial, 2000).await.unwrap();
+    }
+    for reads in 0.. {
+        let (disk, start) = (Disk::default(), crash(directory.path()));
+        fail_reads_after(&disk, reads, 1);
+        let (spool, _) = open_loaded(disk.clone(), start.path(), &small()).await;
+        let found = locked(&spool.0.library.index).len();
+        assert_eq!(found, 60, "after {reads} reads");
+        spool.close().await;
+        if disk.happened().is_empty() {
+            assert!(reads > 4, "{reads}");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_copy_of_a_head_is_enough() {
+    let directory = TempDir::new().unwrap();
+    let disk = Disk::default();
+    let (spool, _) = open_loaded(disk.clone(), directory.path(), &small()).await;
+    store(&spool, 1, 10).await.unwrap();
+    spool.close().await;
+    // All of the head's two pages, then the first alone.
+    fail_reads_after(&disk, 0, 2);
+    let (spool, _) = open_loaded(disk.clone(), directory.path(), &small()).await;
+    assert_eq!(disk.happened(), [Errno::EIO, Errno::EIO]);
+    spool.load(id(1)).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_refused_large_message_that_comes_back_by_a_crash_comes_back_whole() {
     let directory = TempDir::new().unwrap();

@@ -97,7 +97,7 @@ pub async fn import(directory: &Path, config: &Config, from: &Path) -> Result<Im
     let (spool, _) = spool::open_locked(disk, directory, config, lock)?;
     // Only then it is known what is in the queue already.
     spool.loaded().await?;
-    let plan = plan(directory, &spool, names)?;
+    let plan = plan(&importing.disk, directory, &spool, names)?;
     importing.begin(&plan).map_err(outside)?;
     importing.carry_out(&spool, &plan).await.map_err(outside)?;
     spool.close().await;
@@ -105,11 +105,16 @@ pub async fn import(directory: &Path, config: &Config, from: &Path) -> Result<Im
 }
 
 /// Gives each name an id.
-fn plan(directory: &Path, spool: &Spool, names: BTreeSet<String>) -> Result<Plan, Error> {
+fn plan(
+    disk: &Disk,
+    directory: &Path,
+    spool: &Spool,
+    names: BTreeSet<String>,
+) -> Result<Plan, Error> {
     let segments = directory.join("segments");
     let (generations, _) = recovery::list(&segments).map_err(|e| Error::directory(&segments, e))?;
     let segment = generations.last().copied().unwrap_or_default();
-    let newest = recovery::open(&segments, segment)?;
+    let newest = recovery::open(disk, &segments, segment)?;
     Ok(Plan {
         segment,
         // A salt that is none is found in no log, and so trusted by no later import.

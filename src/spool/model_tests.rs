@@ -357,6 +357,8 @@ impl Run<'_> {
                 }
                 self.disk.heal();
             }
+            // What cannot be read at a start is reported, and missing: `fault_tests` looks into that.
+            self.disk.unplan(On::Read);
             let opened = open_on(self.disk.clone(), self.directory, &config());
             if !self.disk.live_on() {
                 if let Ok((spool, _)) = opened {
@@ -374,7 +376,6 @@ impl Run<'_> {
                 Err(error) => assert!(is_caused(&error, &happened), "{error:?} of {happened:?}"),
             }
         }
-        self.disk.unplan(On::Read);
         self.compare(start).await;
     }
 

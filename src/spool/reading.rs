@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::spool::change::Change;
@@ -31,10 +30,16 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads the segment with this head; `next` is its successor's. Blocks on the disk.
-    pub(super) fn of(directory: &Path, file: &File, head: &Head, next: Option<&Head>) -> Reading {
+    pub(super) fn of(
+        disk: &Disk,
+        directory: &Path,
+        file: &File,
+        head: &Head,
+        next: Option<&Head>,
+    ) -> Reading {
         let size = file.metadata().map_or(0, |metadata| metadata.len());
         if size >= head.capacity
-            && let Some(digest) = Digest::find(directory, head, next)
+            && let Some(digest) = Digest::find(disk, directory, head, next)
         {
             return Reading {
                 digest,
@@ -54,7 +59,7 @@ impl Reading {
             reading.fault(&path, size, &"the file is shorter than it was");
         }
         let mut segment = vec![0; size.min(head.capacity) as usize];
-        for (offset, error) in read_all(file, &mut segment) {
+        for (offset, error) in read_all(disk, file, &mut segment) {
             reading.fault(&path, offset, &error);
         }
         reading.take(&path, &segment, head, next);
@@ -100,15 +105,15 @@ impl Reading {
 }
 
 /// Fills the buffer, with zeros for what cannot be read. Gives where and why.
-pub(super) fn read_all(file: &File, buffer: &mut [u8]) -> Vec<(u64, io::Error)> {
+pub(super) fn read_all(disk: &Disk, file: &File, buffer: &mut [u8]) -> Vec<(u64, io::Error)> {
     const PIECE: usize = 4096;
-    if file.read_exact_at(buffer, 0).is_ok() {
+    if disk.read_at(file, buffer, 0).is_ok() {
         return Vec::new();
     }
     let mut faults = Vec::new();
     for (number, piece) in buffer.chunks_mut(PIECE).enumerate() {
         let offset = (number * PIECE) as u64;
-        if let Err(error) = file.read_exact_at(piece, offset) {
+        if let Err(error) = disk.read_at(file, piece, offset) {
             piece.fill(0);
             faults.push((offset, error));
         }

@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use std::fs;
 use std::fs::File;
 use std::io;
-use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +33,7 @@ use crate::spool::head::VERSION;
 use crate::spool::index::Index;
 use crate::spool::large::Large;
 use crate::spool::reading::Reading;
+use crate::spool::reading::read_all;
 use crate::spool::segment::Afterlife;
 use crate::spool::segment::Left;
 use crate::spool::segment::Sealed;
@@ -100,7 +100,7 @@ pub(super) fn look(
     };
     let mut segments = Vec::with_capacity(generations.len());
     for generation in generations {
-        let found = open(directory, generation)?;
+        let found = open(disk, directory, generation)?;
         if let Some((segment, head)) = &found {
             clock.seen(SessionId(head.clock));
             left.shelf.put(Arc::clone(segment));
@@ -114,7 +114,7 @@ pub(super) fn look(
         files,
     };
     let readable = rest.segments.iter().rposition(|s| s.found.is_some());
-    let newest = readable.and_then(|at| rest.read(at));
+    let newest = readable.and_then(|at| rest.read(disk, at));
     if let Some((reading, _)) = newest {
         let records = reading.digest.records();
         records.for_each(|(id, _, _)| clock.seen(id.session));
@@ -147,27 +147,30 @@ pub(super) fn list(directory: &Path) -> io::Result<(Vec<u32>, Vec<PathBuf>)> {
 /// Opens a segment. None where it is damaged; an error where it is of another version, or cannot be
 /// had now.
 pub(super) fn open(
+    disk: &Disk,
     directory: &Path,
     generation: u32,
 ) -> Result<Option<(Arc<Segment>, Head)>, Error> {
     let path = path(directory, generation);
-    let mut front = Vec::new();
     let opened = File::open(&path).and_then(|file| {
-        Read::by_ref(&mut &file)
-            .take(START)
-            .read_to_end(&mut front)?;
-        Ok(file)
+        let size = file.metadata()?.len();
+        Ok((file, size))
     });
-    let file = match opened {
-        Ok(file) => file,
+    let (file, size) = match opened {
+        Ok(opened) => opened,
         Err(error) => return damage(&path, error).map(|_| None),
     };
+    let mut front = vec![0; START.min(size) as usize];
+    let faults = read_all(disk, &file, &mut front);
     match Head::read(&front) {
         Ok(head) if head.seal.generation == generation => {
             let seal = head.seal;
             Ok(Some((Arc::new(Segment { file, seal }), head)))
         }
-        Ok(_) | Err(NoHead::Broken) => Ok(None),
+        Ok(_) | Err(NoHead::Broken) => match faults.into_iter().next() {
+            Some((_, error)) => damage(&path, error).map(|_| None),
+            None => Ok(None),
+        },
         Err(NoHead::Version(found)) => Err(Error::OtherVersion {
             path,
             found,
@@ -187,7 +190,7 @@ fn damage(path: &Path, error: io::Error) -> Result<io::Error, Error> {
 
 impl Rest {
     /// Reads the segment at this place in the list, if it was not read yet. None where it is damaged.
-    fn read(&mut self, at: usize) -> Option<(Reading, Head)> {
+    fn read(&mut self, disk: &Disk, at: usize) -> Option<(Reading, Head)> {
         let earlier = self.segments.get(at)?;
         let (segment, head) = earlier.found.as_ref()?;
         let read = |reading: &mut Reading| reading.digest.seal == head.seal;
@@ -195,8 +198,8 @@ impl Rest {
         let next = next.filter(|next| next.generation == earlier.generation + 1);
         let next = next.and_then(|next| Some(&next.found.as_ref()?.1));
         let reading = self.newest.take_if(read);
-        let reading =
-            reading.unwrap_or_else(|| Reading::of(&self.directory, &segment.file, head, next));
+        let reading = reading
+            .unwrap_or_else(|| Reading::of(disk, &self.directory, &segment.file, head, next));
         Some((reading, *head))
     }
 
@@ -216,7 +219,7 @@ impl Rest {
             }
             let faults = recovered.faults;
             let mut written = START;
-            match self.read(at) {
+            match self.read(disk, at) {
                 Some((reading, head)) => {
                     if expected.is_some_and(|expected| expected != head.first_sequence) {
                         let reason = "records before this segment are missing";

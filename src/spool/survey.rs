@@ -18,6 +18,7 @@ use crate::mail::id::SpoolId;
 use crate::spool::Error;
 use crate::spool::Mark;
 use crate::spool::change::Change;
+use crate::spool::disk::Disk;
 use crate::spool::entry::Place;
 use crate::spool::head::Head;
 use crate::spool::head::START;
@@ -26,6 +27,7 @@ use crate::spool::reading;
 use crate::spool::record::ALIGN;
 use crate::spool::record::Frame;
 use crate::spool::record::Kind;
+use crate::spool::record::Meta;
 use crate::spool::record::Record;
 use crate::spool::record::Seal;
 use crate::spool::recovery;
@@ -87,12 +89,13 @@ pub(super) struct Gap {
 impl Survey {
     /// Reads the spool in this directory.
     pub(super) fn read(directory: &Path) -> Result<Survey, Error> {
+        let disk = Disk::default();
         let segments = directory.join("segments");
         let (generations, _) =
             recovery::list(&segments).map_err(|e| Error::directory(&segments, e))?;
         let mut heads = BTreeMap::new();
         for generation in &generations {
-            let found = recovery::open(&segments, *generation)?;
+            let found = recovery::open(&disk, &segments, *generation)?;
             heads.insert(*generation, found.map(|(_, head)| head));
         }
         let mut survey = Survey::default();
@@ -144,7 +147,7 @@ impl Survey {
         }
         buffer.clear();
         buffer.resize(size.min(head.capacity) as usize, 0);
-        for (offset, error) in reading::read_all(&opened, buffer) {
+        for (offset, error) in reading::read_all(&Disk::default(), &opened, buffer) {
             self.gap(file, offset, &error.to_string(), Vec::new());
         }
         if !self.seals.is_empty() && head.first_sequence != self.next_sequence {
@@ -182,15 +185,19 @@ impl Survey {
         let frame = record.frame;
         self.records.count(frame.kind);
         match frame.kind {
-            Kind::Accept if frame.in_file => {
-                let told = (frame.body_length, frame.body_checksum);
-                self.large.insert(frame.id, told);
+            Kind::Accept => {
+                // A start looks at no envelope.
+                record.parse::<Meta<'_>>()?;
+                if frame.in_file {
+                    let told = (frame.body_length, frame.body_checksum);
+                    self.large.insert(frame.id, told);
+                }
             }
             Kind::Result => {
                 let results: Vec<(usize, Mark)> = record.parse()?;
                 self.marks.entry(frame.id).or_default().extend(results);
             }
-            Kind::Accept | Kind::Defer | Kind::Hold | Kind::Release | Kind::Done => (),
+            Kind::Defer | Kind::Hold | Kind::Release | Kind::Done => (),
         }
         let change = Change::of(record)?;
         let was_there = self.index.contains(frame.id);
@@ -295,7 +302,6 @@ mod tests {
     use crate::spool::Fate;
     use crate::spool::clock::SessionClock;
     use crate::spool::digest;
-    use crate::spool::disk::Disk;
     use crate::spool::large::Large;
 
     fn id(serial: u32) -> SpoolId {
