@@ -2,6 +2,8 @@
 
 use crate::mail::id::SpoolId;
 use crate::spool::Mark;
+use crate::spool::brief::Brief;
+use crate::spool::brief::Count;
 use crate::spool::entry::Entry;
 use crate::spool::entry::Place;
 use crate::spool::entry::Stored;
@@ -10,7 +12,6 @@ use crate::spool::record::Body;
 use crate::spool::record::Deferral;
 use crate::spool::record::Draft;
 use crate::spool::record::Kind;
-use crate::spool::record::Meta;
 use crate::spool::record::Record;
 use crate::spool::record::State;
 
@@ -34,13 +35,15 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// What a record on disk says. An error where its meta is not what we write.
+    /// What a record on disk says. An error where its meta is not what we write; of an ACCEPT, only
+    /// what counts here is looked at.
     pub(super) fn of(record: &Record<'_>) -> Result<Change, serde_json::Error> {
         match record.frame.kind {
             Kind::Accept => {
-                let meta: Meta<'_> = record.parse()?;
+                let meta: Brief = record.parse()?;
+                let Count(recipients) = meta.envelope.recipients;
                 Ok(Change::Accept {
-                    recipients: count(meta.envelope.recipients.len()),
+                    recipients,
                     size: record.frame.body_length,
                     stored: if record.frame.in_file {
                         Stored::InFile

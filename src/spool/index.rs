@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
+use std::mem;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table;
 
 use crate::mail::id::PackedId;
 use crate::mail::id::SpoolId;
@@ -92,11 +94,8 @@ impl Index {
         large.map(|(key, _)| SpoolId::from(*key))
     }
 
+    /// The message is here, as this says, and no longer as was said before.
     pub(super) fn insert(&mut self, id: SpoolId, entry: Entry) {
-        self.remove(id);
-        let usage = self.usage.entry(entry.place.generation).or_default();
-        usage.messages += 1;
-        usage.octets += u64::from(entry.place.length);
         let (row, rare) = entry.pack(id.into());
         self.reserve(1);
         let Index {
@@ -106,10 +105,37 @@ impl Index {
             ..
         } = self;
         let number = rows.len() as u32;
-        rows.push(row);
-        let hash = |at: &u32| hasher.hash_one(rows[*at as usize].key);
-        numbers.insert_unique(hash(&number), number, hash);
+        let entry = numbers.entry(
+            hasher.hash_one(row.key),
+            |at| rows[*at as usize].key == row.key,
+            |at| hasher.hash_one(rows[*at as usize].key),
+        );
+        match entry {
+            hash_table::Entry::Vacant(entry) => {
+                entry.insert(number);
+                rows.push(row);
+            }
+            hash_table::Entry::Occupied(entry) => {
+                let before = mem::replace(&mut rows[*entry.get() as usize], row);
+                self.rare.remove(&row.key);
+                self.leave(before.place);
+            }
+        }
+        let usage = self.usage.entry(row.place.generation).or_default();
+        usage.messages += 1;
+        usage.octets += u64::from(row.place.length);
         self.rare.extend(rare.map(|rare| (row.key, rare)));
+    }
+
+    /// Nothing lives at this place any longer.
+    fn leave(&mut self, place: Place) {
+        if let Some(usage) = self.usage.get_mut(&place.generation) {
+            usage.messages -= 1;
+            usage.octets -= u64::from(place.length);
+            if usage.messages == 0 {
+                self.usage.remove(&place.generation);
+            }
+        }
     }
 
     /// Makes room for so many more; an eighth at least, and no more, as that may lie idle.
@@ -118,8 +144,10 @@ impl Index {
         if rows.capacity() - rows.len() < more {
             rows.reserve_exact(more.max(rows.len() / 8).max(SMALL));
         }
-        let hash = |at: &u32| self.hasher.hash_one(rows[*at as usize].key);
-        self.numbers.reserve(more, hash);
+        if self.numbers.capacity() - self.numbers.len() < more {
+            // Those that were removed take room, too: not so little that it would be used up at once.
+            self.number_anew(self.rows.len() + self.rows.len() / 8 + more);
+        }
     }
 
     /// Gives memory back where most of it is idle.
@@ -130,9 +158,19 @@ impl Index {
             rows.shrink_to(used + used / 8);
         }
         if self.numbers.capacity() > 4 * (used + SMALL) {
-            let hash = |at: &u32| self.hasher.hash_one(rows[*at as usize].key);
-            self.numbers.shrink_to(used, hash);
+            self.number_anew(used);
         }
+    }
+
+    /// Makes the table of numbers anew, for so many messages. It could do that itself, but would go
+    /// through the rows in its own order, and wait for memory at each.
+    fn number_anew(&mut self, room: usize) {
+        let hash = |row: &Row| self.hasher.hash_one(row.key);
+        let mut numbers = HashTable::with_capacity(room);
+        for (number, row) in (0..).zip(&self.rows) {
+            numbers.insert_unique(hash(row), number, |at: &u32| hash(&self.rows[*at as usize]));
+        }
+        self.numbers = numbers;
     }
 
     /// Takes in all of `newer`; where both have a message, that of `newer` counts.
@@ -168,13 +206,7 @@ impl Index {
             moved.into_iter().for_each(|at| *at = number);
         }
         self.shrink();
-        if let Some(usage) = self.usage.get_mut(&row.place.generation) {
-            usage.messages -= 1;
-            usage.octets -= u64::from(row.place.length);
-            if usage.messages == 0 {
-                self.usage.remove(&row.place.generation);
-            }
-        }
+        self.leave(row.place);
         Some(Entry::unpack(row, self.rare.remove(&key)))
     }
 

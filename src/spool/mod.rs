@@ -27,6 +27,7 @@
 
 mod arrivals;
 mod assembly;
+mod brief;
 mod change;
 mod clock;
 mod committer;
