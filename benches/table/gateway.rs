@@ -122,6 +122,11 @@ recipients = {recipients:?}
         process::cpu_of(self.process.pid())
     }
 
+    /// Where it keeps what it has accepted.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.file.with_file_name("data").join("spool")
+    }
+
     /// Octets.
     pub(crate) fn anonymous_memory(&self) -> Result<f64> {
         process::memory(self.process.pid(), Memory::Anonymous)

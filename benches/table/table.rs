@@ -17,6 +17,7 @@ pub(crate) enum Unit {
     PerCpuSecond,
     Milliseconds,
     Microseconds,
+    Octets,
     Kibibytes,
     Mebibytes,
 }
@@ -140,6 +141,7 @@ impl Unit {
             Unit::PerCpuSecond => "/CPU s",
             Unit::Milliseconds => " ms",
             Unit::Microseconds => " us",
+            Unit::Octets => " octets",
             Unit::Kibibytes => " KiB",
             Unit::Mebibytes => " MiB",
         };

@@ -9,6 +9,7 @@ mod floods;
 mod idle;
 mod large;
 mod latency;
+mod queue;
 mod slow;
 
 use anyhow::Result;
@@ -69,6 +70,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "delivery",
         about: "due messages delivered to an LMTP sink",
         run: delivery::run,
+    },
+    Row {
+        name: "queue",
+        about: "memory of a queued message, and a start with a million of them",
+        run: queue::run,
     },
     Row {
         name: "dns",
