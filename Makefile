@@ -1,7 +1,8 @@
 # make test    everything: unit tests, dialogues, the gateway on loopback, real peers (as root these are
 #              installed where missing), doc tests
 # make check   format, lints and the quick tests, which need no network; before every commit
-# make soak    the long runs: ten minutes for each fuzz target, 100 rounds of kill -9 (docs/testing.md)
+# make soak    the long runs: ten minutes for each fuzz target, 100 rounds of kill -9, a million messages
+#              that come and go (docs/testing.md)
 # make bench   what must stay fast: the table beside smtp-sink, Postfix and the classic stack (as root, for
 #              those), the log beside SQLite, and the parts alone
 # make docs    the documentation of the code
@@ -15,6 +16,7 @@ TESTS := $(shell if cargo nextest --version >/dev/null 2>&1; then echo nextest r
 # How long the long runs are.
 FUZZ_SECONDS ?= 600
 CRASH_ROUNDS ?= 100
+CHURN_STORES ?= 1000000
 
 test: peers
 	cargo $(TESTS)
@@ -26,8 +28,8 @@ check:
 	cargo $(TESTS) -- --skip peers:: --skip crash:: --skip vectors::
 
 soak: peers
-	FUZZ_SECONDS=$(FUZZ_SECONDS) CRASH_ROUNDS=$(CRASH_ROUNDS) NEXTEST_PROFILE=soak \
-	cargo $(TESTS) -- fuzz:: crash::
+	FUZZ_SECONDS=$(FUZZ_SECONDS) CRASH_ROUNDS=$(CRASH_ROUNDS) CHURN_STORES=$(CHURN_STORES) \
+	NEXTEST_PROFILE=soak cargo $(TESTS) -- fuzz:: crash:: hour_of_churn
 
 bench: bench-peers
 	cargo bench --bench table
