@@ -40,7 +40,6 @@ use crate::spool::record::Body;
 use crate::spool::record::Draft;
 use crate::spool::record::Kind;
 use crate::spool::record::State;
-use crate::spool::segment::Sealed;
 use crate::telemetry::events;
 use crate::telemetry::metrics;
 
@@ -58,8 +57,8 @@ const RECORDS: usize = 16_384;
 #[expect(clippy::large_enum_variant, reason = "nearly all jobs are stores")]
 pub(super) enum Job {
     Store(Draft, Receipt),
-    /// All that an earlier run left is read, and stands in these files.
-    Loaded(VecDeque<Sealed>),
+    /// All that an earlier run left is read.
+    Loaded,
     /// There are notes in line ([`notes::Line`]).
     Notes,
     /// Write what waits, let go of the directory, then answer.
@@ -213,8 +212,8 @@ impl Committer {
                 self.flush
                     .get_or_insert_with(|| Instant::now() + NOTES_WAIT);
             }
-            Job::Loaded(earlier) => {
-                self.log.loaded(earlier);
+            Job::Loaded => {
+                self.log.loaded();
                 self.reclaim();
             }
             Job::Close(answer) => {

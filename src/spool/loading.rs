@@ -73,12 +73,12 @@ impl Loader {
         };
         let Recovered {
             index: old,
-            sealed,
+            segments,
             files,
             faults,
             torn,
         } = recovered;
-        let (messages, segments) = (old.len(), sealed.len());
+        let messages = old.len();
         let ids = old.ids();
         for id in old.large().filter(|id| !files.contains(id)) {
             let file = self.library.large.path(id);
@@ -89,7 +89,7 @@ impl Loader {
             self.remove_orphans(&files);
         }
         self.handover.offer_all(ids);
-        let _ = self.jobs.send(Job::Loaded(sealed));
+        let _ = self.jobs.send(Job::Loaded);
         events::spool_opened(messages, segments, torn, self.began.elapsed());
         self.loaded.send_replace(true);
     }

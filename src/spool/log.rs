@@ -2,7 +2,6 @@
 //! same promises, because all that is above (queue, index, handing over) knows only this.
 //! `benches/sqlite` puts one here, to measure the segments beside it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -18,7 +17,6 @@ pub use crate::spool::index::Index;
 pub use crate::spool::record::Body;
 pub use crate::spool::record::Draft;
 pub use crate::spool::record::Kind;
-pub use crate::spool::segment::Sealed;
 
 /// The writing half, owned by the committer.
 pub trait Log: Send {
@@ -29,9 +27,8 @@ pub trait Log: Send {
     /// Whether there is room for new messages. Asked before each batch that has any.
     fn room(&self) -> Result<(), Error>;
 
-    /// All that an earlier run left is in the index now, and stands in these files. Until this is
-    /// said, no space is taken back.
-    fn loaded(&mut self, earlier: VecDeque<Sealed>);
+    /// All that an earlier run left is in the index now. Until this is said, no space is taken back.
+    fn loaded(&mut self);
 
     /// Takes back the space of what is finished.
     fn free(&mut self, index: &Mutex<Index>);

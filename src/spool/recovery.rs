@@ -15,6 +15,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -35,6 +36,7 @@ use crate::spool::large::Large;
 use crate::spool::reading::Reading;
 use crate::spool::reading::read_all;
 use crate::spool::segment::Afterlife;
+use crate::spool::segment::Found;
 use crate::spool::segment::Left;
 use crate::spool::segment::Sealed;
 use crate::spool::segment::Spare;
@@ -60,13 +62,16 @@ pub(super) struct Rest {
     newest: Option<Reading>,
     /// Which messages had a file of their own.
     files: HashSet<SpoolId>,
+    /// Where the log finds its segments again.
+    found: Found,
 }
 
 /// What an earlier run left, when all of it is read.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
     pub(super) index: Index,
-    pub(super) sealed: VecDeque<Sealed>,
+    /// How many there were.
+    pub(super) segments: usize,
     /// Which messages had a file of their own when the spool was opened.
     pub(super) files: HashSet<SpoolId>,
     /// Places that cannot be read. Each was reported.
@@ -94,6 +99,7 @@ pub(super) fn look(
             .into_iter()
             .map(|path| Spare { path, written: 0 })
             .collect(),
+        found: Found::default(),
         newest: generations.last().copied().unwrap_or_default(),
         newest_end: START,
         next_sequence: 0,
@@ -112,6 +118,7 @@ pub(super) fn look(
         segments,
         newest: None,
         files,
+        found: Arc::clone(&left.found),
     };
     let readable = rest.segments.iter().rposition(|s| s.found.is_some());
     let newest = readable.and_then(|at| rest.read(disk, at));
@@ -206,6 +213,7 @@ impl Rest {
     /// Reads all segments. None where it was told to stop. Blocks on the disk.
     pub(super) fn load(mut self, disk: &Disk, stop: &AtomicBool) -> Option<Recovered> {
         let mut recovered = Recovered::default();
+        let mut sealed = VecDeque::with_capacity(self.segments.len());
         let mut expected = None;
         for at in 0..self.segments.len() {
             if stop.load(Ordering::Relaxed) {
@@ -232,7 +240,7 @@ impl Rest {
                 }
                 None => recovered.fault(&file, 0, &"the segment's head cannot be read"),
             }
-            recovered.sealed.push_back(Sealed {
+            sealed.push_back(Sealed {
                 generation,
                 since: Instant::now(),
                 afterlife: if recovered.faults == faults {
@@ -243,6 +251,8 @@ impl Rest {
                 written,
             });
         }
+        recovered.segments = sealed.len();
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = sealed;
         recovered.files = self.files;
         Some(recovered)
     }

@@ -120,7 +120,6 @@ fn remove_digests(directory: &Path) {
 struct Again {
     left: Left,
     index: Index,
-    sealed: VecDeque<Sealed>,
     faults: usize,
     torn: u64,
 }
@@ -151,7 +150,6 @@ fn with_digests(directory: &Path) -> Again {
     Again {
         left,
         index: recovered.index,
-        sealed: recovered.sealed,
         faults: recovered.faults,
         torn: recovered.torn,
     }
@@ -383,7 +381,10 @@ fn damage_takes_only_the_record_it_is_in() {
     let recovered = again(directory.path());
     assert!(serials(&recovered).into_iter().eq([1, 3, 4]));
     assert_eq!((recovered.faults, recovered.torn), (1, 0));
-    assert_eq!(recovered.sealed[0].afterlife, Afterlife::SetAside);
+    assert_eq!(
+        recovered.left.found.lock().unwrap()[0].afterlife,
+        Afterlife::SetAside
+    );
 }
 
 #[test]

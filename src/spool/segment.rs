@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use bytesize::ByteSize;
@@ -62,13 +63,16 @@ pub(super) enum Afterlife {
 
 /// A segment that is not written to any longer.
 #[derive(Debug, Clone, Copy)]
-pub struct Sealed {
+pub(super) struct Sealed {
     pub(super) generation: u32,
     pub(super) since: Instant,
     pub(super) afterlife: Afterlife,
     /// Up to where the file was ever written, at least.
     pub(super) written: u64,
 }
+
+/// The segments that an earlier run left, oldest first, once they are read.
+pub(super) type Found = Arc<Mutex<VecDeque<Sealed>>>;
 
 /// A file that can be written over.
 #[derive(Debug)]
@@ -103,7 +107,8 @@ pub(super) struct SegmentLog {
     pub(super) sealed: VecDeque<Sealed>,
     pub(super) spares: Vec<Spare>,
     pub(super) moving: VecDeque<SpoolId>,
-    /// The segments of an earlier run are among the sealed, and their messages in the index.
+    pub(super) found: Found,
+    /// Those that were found are among the sealed, and their messages in the index.
     pub(super) loaded: bool,
     active: Option<Active>,
     /// The generation of the newest segment, and where it ends.
@@ -119,6 +124,7 @@ pub(super) struct SegmentLog {
 pub(super) struct Left {
     pub(super) shelf: Arc<Shelf>,
     pub(super) spares: Vec<Spare>,
+    pub(super) found: Found,
     /// The generation of the newest segment, or 0, and where it ends.
     pub(super) newest: u32,
     pub(super) newest_end: u64,
@@ -152,6 +158,7 @@ impl SegmentLog {
             sealed: VecDeque::new(),
             spares: left.spares,
             moving: VecDeque::new(),
+            found: left.found,
             loaded: false,
             active: None,
             newest: left.newest,

@@ -5,10 +5,11 @@
 //! quarter alive, and at once where the disk would hold more than twice the living and four
 //! segments. A segment is written over only after its new name is on disk.
 
-use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -57,9 +58,11 @@ impl Log for SegmentLog {
         Ok(())
     }
 
-    fn loaded(&mut self, mut earlier: VecDeque<Sealed>) {
-        earlier.append(&mut self.sealed);
-        self.sealed = earlier;
+    fn loaded(&mut self) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.append(&mut self.sealed);
+        self.sealed = mem::take(&mut *found);
+        drop(found);
         self.loaded = true;
     }
 

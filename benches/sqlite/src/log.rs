@@ -5,7 +5,6 @@
 //! which is kept in memory, and the write-ahead log is folded back as seldom as segments are begun.
 
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -32,7 +31,6 @@ use gatepost::spool::log::Log;
 use gatepost::spool::log::Part;
 use gatepost::spool::log::Place;
 use gatepost::spool::log::Reader;
-use gatepost::spool::log::Sealed;
 use gatepost::spool::log::Trace;
 
 /// The pages of the write-ahead log after which it is folded back: 64 MiB, as a segment has.
@@ -158,7 +156,7 @@ impl Log for SqliteLog {
         Ok(())
     }
 
-    fn loaded(&mut self, _: VecDeque<Sealed>) {}
+    fn loaded(&mut self) {}
 
     fn free(&mut self, _: &Mutex<Index>) {}
 
