@@ -116,7 +116,8 @@ impl Digest {
         bytes
     }
 
-    /// Reads a digest. None where it is not as it was written.
+    /// Reads a digest. None where it is not as it was written. Its lines are read when they are needed,
+    /// and only once ([`Digest::is_all`]).
     fn read(bytes: &[u8]) -> Option<Digest> {
         let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
         let long = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
@@ -124,7 +125,7 @@ impl Digest {
         if !bytes.starts_with(MAGIC) || word(8)? != VERSION || word(12)? != checksum(bytes) {
             return None;
         }
-        let digest = Digest {
+        Some(Digest {
             seal: Seal {
                 generation: word(16)?,
                 salt: long(24)?,
@@ -134,11 +135,12 @@ impl Digest {
             end: long(48)?,
             records: word(20)?,
             lines: Lines::of(lines),
-        };
-        let mut lines = digest.records();
-        let records = lines.by_ref().count();
-        let whole = lines.end() == Some(digest.end) && records == digest.records as usize;
-        whole.then_some(digest)
+        })
+    }
+
+    /// Whether so many records, after which the reader stands like this, are all that it has.
+    pub(super) fn is_all(&self, records: u32, reader: &Reader<'_>) -> bool {
+        records == self.records && reader.end() == Some(self.end)
     }
 
     /// Writes it beside its segment. A failure only makes a later start read the segment.

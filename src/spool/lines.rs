@@ -233,14 +233,15 @@ impl Reader<'_> {
     }
 
     fn long(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
+        let (mut number, mut shift) = (0, 0);
+        while shift < u64::BITS {
             let (octet, rest) = self.rest.split_first()?;
             self.rest = rest;
             number |= u64::from(octet & 0x7f) << shift;
             if octet & 0x80 == 0 {
                 return Some(number);
             }
+            shift += 7;
         }
         None
     }

@@ -25,7 +25,7 @@ pub(super) struct Reading {
     /// Octets of a batch that was not finished.
     pub(super) torn: u64,
     /// The digest was found on disk.
-    found: bool,
+    pub(super) found: bool,
 }
 
 impl Reading {

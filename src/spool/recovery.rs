@@ -235,7 +235,7 @@ impl Rest {
                     }
                     expected = Some(reading.digest.next_sequence);
                     written = reading.digest.end;
-                    recovered.take(&reading);
+                    recovered.take(&reading, &file);
                     reading.keep(disk, &self.directory, &head);
                 }
                 None => recovered.fault(&file, 0, &"the segment's head cannot be read"),
@@ -264,9 +264,14 @@ impl Recovered {
         events::spool_corrupt(file, offset, reason);
     }
 
-    fn take(&mut self, reading: &Reading) {
-        for (id, place, change) in reading.digest.records() {
+    fn take(&mut self, reading: &Reading, file: &Path) {
+        let (mut records, mut lines) = (0, reading.digest.records());
+        for (id, place, change) in lines.by_ref() {
             change.apply(&mut self.index, id, place);
+            records += 1;
+        }
+        if reading.found && !reading.digest.is_all(records, &lines) {
+            self.fault(file, START, &"its digest does not say what it has");
         }
         self.faults += reading.faults;
         self.torn += reading.torn;
