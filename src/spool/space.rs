@@ -34,8 +34,10 @@ use crate::telemetry::events;
 const SPARES: usize = 2;
 /// How long mail has to be delivered before it is copied.
 const SETTLED: Duration = Duration::from_secs(600);
-/// How much is copied beside one batch, so that new mail does not wait for old.
+/// How much is copied beside one batch, so that new mail does not wait for old;
 const COPIED_AT_ONCE: usize = 256 * 1024;
+/// and at most this part of a segment: what does not fit into the rest of one leaves it unused.
+const PART: u64 = 4;
 
 impl Log for SegmentLog {
     fn append(&mut self, batch: &[Draft]) -> Result<Vec<Place>, Failed> {
@@ -109,13 +111,14 @@ impl Log for SegmentLog {
         }
         let generation = oldest.generation;
         let index = locked(index);
+        let most = COPIED_AT_ONCE.min((self.capacity / PART) as usize);
         let mut size = 0;
         let mut copied = Vec::new();
         while let Some(id) = self.moving.front() {
             let place = index.find(*id).map(|entry| entry.place);
             if let Some(place) = place.filter(|place| place.generation == generation) {
                 size += place.length as usize;
-                if size > COPIED_AT_ONCE && !copied.is_empty() {
+                if size > most && !copied.is_empty() {
                     break;
                 }
                 copied.push(*id);
