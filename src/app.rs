@@ -6,7 +6,6 @@
 //!
 //! A reload takes a new file as a whole or not at all. Sessions go on with what they began with.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,14 +31,13 @@ use crate::accept::readiness;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::config::Config;
-use crate::config::domains;
 use crate::delivery::Delivery;
 use crate::delivery::outcome::Answer;
+use crate::delivery::routing::Routing;
 use crate::directory::Ask;
 use crate::directory::Directory;
 use crate::directory::Probe;
 use crate::dns::Dns;
-use crate::mail::address::Domain;
 use crate::mail::envelope::Recipient;
 use crate::pipeline;
 use crate::pipeline::Pipeline;
@@ -61,9 +59,6 @@ use crate::verify::Verifier;
 
 /// How long deliveries under way may take to end when the gateway stops.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(30);
-
-/// Where mail for each of our domains goes.
-type Routes = BTreeMap<Domain, domains::Route>;
 
 /// Runs the gateway until SIGTERM or SIGINT. `path` is where a reload reads the configuration.
 ///
@@ -115,7 +110,7 @@ impl Gateway {
         let signing = signing(&config)?;
         let dns = Dns::new(&config.dns)?;
         let delivery = Arc::new(Delivery::new(&config.delivery, hostname, dns.clone())?);
-        let routes = Arc::new(config.routes()?);
+        let routing = Arc::new(config.routing()?);
         let (spool, arrivals) = spool::open(&config.data_dir.join("spool"), &config.spool)?;
         let budget = Budget::default();
         let shared = shared(
@@ -125,7 +120,7 @@ impl Gateway {
             &certificates,
             &dns,
             &delivery,
-            &routes,
+            &routing,
         )?;
         let asked = spool.clone();
         let gateway = Gateway {
@@ -137,7 +132,7 @@ impl Gateway {
             spool,
             budget,
             delivery,
-            route: watch::Sender::new(route(&routes)),
+            route: watch::Sender::new(route(&routing)),
             shared: Arc::new(ArcSwap::from_pointee(shared)),
             health: Health::new().asking("spool", move || asked.trouble()),
             config,
@@ -250,7 +245,7 @@ impl Gateway {
     ) -> anyhow::Result<()> {
         let mut config = Config::read(&self.path)?;
         self.keep_what_needs_a_restart(&mut config);
-        let routes = Arc::new(config.routes()?);
+        let routing = Arc::new(config.routing()?);
         let signing = signing(&config)?;
         self.certificates.replace(&config.tls)?;
         let shared = shared(
@@ -260,7 +255,7 @@ impl Gateway {
             &self.certificates,
             &self.dns,
             &self.delivery,
-            &routes,
+            &routing,
         )?;
         let (done, outcome) = oneshot::channel();
         let reload = accept::Reload {
@@ -275,7 +270,7 @@ impl Gateway {
         outcome.await.context("the gateway is going down")??;
         self.shared.store(Arc::new(shared));
         self.signing.replace(&signing);
-        self.route.send_replace(route(&routes));
+        self.route.send_replace(route(&routing));
         self.log.apply(&config.log);
         self.config = config;
         Ok(())
@@ -335,10 +330,10 @@ impl Signals {
     }
 }
 
-/// Where the scheduler sends the mail of a domain.
-fn route(routes: &Arc<Routes>) -> Route {
-    let routes = routes.clone();
-    Arc::new(move |domain| Some(routes.get(domain)?.target.clone()))
+/// Where the scheduler sends mail.
+fn route(routing: &Arc<Routing>) -> Route {
+    let routing = routing.clone();
+    Arc::new(move |from, to| Some(routing.target(from, to)))
 }
 
 /// The keys of this configuration, which are all to be had.
@@ -355,17 +350,16 @@ fn shared(
     certificates: &tls::Store,
     dns: &Dns,
     delivery: &Arc<Delivery>,
-    routes: &Arc<Routes>,
+    routing: &Arc<Routing>,
 ) -> anyhow::Result<Shared> {
     let hostname = &config.hostname;
-    let recipients = routes
-        .iter()
-        .map(|(domain, route)| (domain.clone(), route.recipients.clone()));
+    let recipients = config.ours()?.into_iter();
+    let recipients = recipients.map(|(name, domain)| (name, domain.recipients));
     let directory = Directory::open(
         config.directory.clone(),
         hostname,
         recipients.collect(),
-        ask(delivery.clone(), routes.clone()),
+        ask(delivery.clone(), routing.clone()),
     )?;
     let decisions = pipeline::Config {
         spf: config.spf.clone(),
@@ -387,21 +381,12 @@ fn shared(
 
 /// How the next hop of a domain is asked whether it knows a recipient. Who delivers and who decides
 /// do not know each other; this is where they meet.
-fn ask(delivery: Arc<Delivery>, routes: Arc<Routes>) -> Ask {
+fn ask(delivery: Arc<Delivery>, routing: Arc<Routing>) -> Ask {
     Box::new(move |address| {
         let delivery = delivery.clone();
-        let route = address
-            .domain()
-            .and_then(|domain| routes.get(domain))
-            .cloned();
+        let target = routing.target(None, address.host());
         Box::pin(async move {
-            let Some(route) = route else {
-                return Probe::Unsure;
-            };
-            match delivery
-                .probe(&route.target, &Recipient::new(address))
-                .await
-            {
+            match delivery.probe(&target, &Recipient::new(address)).await {
                 Answer::Exists => Probe::Exists,
                 Answer::Unknown(_) => Probe::Unknown,
                 Answer::Unsure(_) => Probe::Unsure,

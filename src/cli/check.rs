@@ -24,7 +24,7 @@ use crate::cli::say;
 use crate::cli::sources;
 use crate::cli::status_of;
 use crate::config::Config;
-use crate::config::domains::Route;
+use crate::config::domains::InForce;
 use crate::config::fault::Faults;
 use crate::directory::Recipients;
 use crate::mail::address::Domain;
@@ -233,10 +233,10 @@ fn in_force(config: &Config) -> String {
     lines.push(("admin", config.admin.listen.to_string()));
     lines.extend(certificates(config).into_iter().map(|text| ("tls", text)));
     lines.extend(checks(config));
-    for (name, route) in routes(config) {
+    for (name, domain) in ours(config) {
         let text = format!(
             "{name} to {}, recipients {}",
-            route.target, route.recipients
+            domain.route.to, domain.recipients
         );
         lines.push(("domain", text));
     }
@@ -252,11 +252,11 @@ fn in_force(config: &Config) -> String {
 
 /// The same for programs.
 fn in_force_json(config: &Config) -> Value {
-    let domains: serde_json::Map<_, _> = routes(config)
+    let domains: serde_json::Map<_, _> = ours(config)
         .into_iter()
-        .map(|(name, route)| {
-            let (target, recipients) = (route.target.to_string(), route.recipients.to_string());
-            let value = json!({ "deliver": target, "recipients": recipients });
+        .map(|(name, domain)| {
+            let (to, recipients) = (domain.route.to.to_string(), domain.recipients.to_string());
+            let value = json!({ "deliver": to, "recipients": recipients });
             (name.to_string(), value)
         })
         .collect();
@@ -327,8 +327,8 @@ fn certificates(config: &Config) -> Vec<String> {
 }
 
 /// A configuration without faults has a route for each of its domains.
-fn routes(config: &Config) -> BTreeMap<Domain, Route> {
-    config.routes().unwrap_or_default()
+fn ours(config: &Config) -> BTreeMap<Domain, InForce> {
+    config.ours().unwrap_or_default()
 }
 
 #[cfg(test)]

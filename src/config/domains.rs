@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::config::document::Document;
 use crate::config::document::KeyPath;
 use crate::config::document::Step;
-use crate::delivery::target;
-use crate::delivery::target::Target;
+use crate::delivery::next_hop::NextHop;
+use crate::delivery::route::Route;
+use crate::delivery::routing::Way;
 use crate::directory::Recipients;
 use crate::mail::address::Domain;
 use crate::sign::KeyFile;
@@ -25,8 +25,9 @@ pub type Domains = BTreeMap<Domain, Section>;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
-    /// Where its mail goes. Default: a Maildir for each recipient under the data directory.
-    pub deliver: Option<Target>,
+    /// Where its mail goes: a next hop, or the name of a route. Default: a Maildir for each recipient
+    /// under the data directory.
+    pub deliver: Option<Way>,
     /// Who is known there. Default: whom the next hop knows, or anybody where we keep the Maildirs.
     pub recipients: Option<Recipients>,
     /// The keys that sign its mail, each on its own. Default: those in `dkim/NAME/` of the data directory.
@@ -35,37 +36,31 @@ pub struct Section {
 
 /// What becomes of mail for a domain: its section with the defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub struct InForce {
     /// Where its mail goes.
-    pub target: Target,
+    pub route: Route,
     /// Who is known there.
     pub recipients: Recipients,
 }
 
 impl Section {
-    /// What is in force for the domain of this section.
-    pub(super) fn route(&self, data_dir: &Path) -> Result<Route, target::Error> {
-        let target = match &self.deliver {
-            Some(target) => target.clone(),
-            None => Target::parse(&format!(
-                "maildir:{}/mail/{{domain}}/{{local}}",
-                data_dir.display()
-            ))?,
-        };
-        let recipients = match (&self.recipients, &target) {
+    /// What is in force for the domain of this section, whose mail goes by `route`.
+    pub(super) fn in_force(&self, route: Route) -> InForce {
+        let recipients = match (&self.recipients, &route.to) {
             (Some(recipients), _) => recipients.clone(),
-            (None, Target::Maildir(_)) => Recipients::Any,
-            (None, Target::LmtpUnix(_) | Target::Lmtp(_) | Target::Smtp(_)) => Recipients::Callout,
+            (None, NextHop::Maildir(_)) => Recipients::Any,
+            (None, NextHop::LmtpUnix(_) | NextHop::Lmtp(_) | NextHop::Smtp(_) | NextHop::Mx(_)) => {
+                Recipients::Callout
+            }
         };
-        Ok(Route { target, recipients })
+        InForce { route, recipients }
     }
 
-    /// What is wrong with the values taken together.
-    pub(super) fn faults(&self) -> Vec<(String, String)> {
+    /// What is wrong with the values taken together. `to` is None for the Maildirs of the default, where
+    /// they cannot be kept.
+    pub(super) fn faults(&self, to: Option<&NextHop>) -> Vec<(String, String)> {
         let mut faults = Vec::new();
-        if let (None | Some(Target::Maildir(_)), Some(Recipients::Callout)) =
-            (&self.deliver, &self.recipients)
-        {
+        if let (None | Some(NextHop::Maildir(_)), Some(Recipients::Callout)) = (to, &self.recipients) {
             let right = "a Maildir cannot be asked; give \"any\" or the full path of a file";
             faults.push(("recipients".to_owned(), right.to_owned()));
         }

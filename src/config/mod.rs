@@ -9,6 +9,7 @@ pub mod domains;
 pub mod fault;
 mod node;
 pub mod reader;
+pub mod routes;
 #[cfg(test)]
 mod shipped;
 
@@ -24,12 +25,13 @@ use crate::admin;
 use crate::config::document::Document;
 use crate::config::document::KeyPath;
 use crate::config::domains::Domains;
-use crate::config::domains::Route;
 use crate::config::fault::Fault;
 use crate::config::fault::Faults;
 use crate::config::reader::Reading;
 use crate::delivery;
-use crate::delivery::target;
+use crate::delivery::route::Route;
+use crate::delivery::routing;
+use crate::delivery::routing::Way;
 use crate::directory;
 use crate::dns;
 use crate::mail::address::Address;
@@ -90,6 +92,11 @@ pub struct Config {
     pub admin: admin::Config,
     /// `[log]`: what is written, how and where.
     pub log: log::Config,
+    /// Where mail goes that is not for one of our domains, and that no route names: a route, or a next
+    /// hop. Default: to the mail exchangers of its domain.
+    pub relay: Way,
+    /// `[routes.NAME]`: ways out, and how they are gone.
+    pub routes: BTreeMap<String, Route>,
     /// Whom we take mail for. No default.
     pub domains: Domains,
 }
@@ -116,6 +123,8 @@ impl Default for Config {
             verify: verify::Config::default(),
             admin: admin::Config::default(),
             log: log::Config::default(),
+            relay: Way::Route(routing::INTERNET.to_owned()),
+            routes: BTreeMap::new(),
             domains: Domains::new(),
         }
     }
@@ -199,22 +208,8 @@ impl Config {
         section("verify", self.verify.faults());
         section("admin", self.admin.faults());
         section("directory", self.postmaster_faults());
-        for (name, domain) in &self.domains {
-            let path = KeyPath::default().key("domains").key(name.as_str());
-            let found = domain.faults().into_iter();
-            faults.extend(found.map(|(key, message)| (path.join(&KeyPath::parse(&key)), message)));
-        }
+        faults.extend(self.route_faults());
         faults
-    }
-
-    /// What becomes of mail for each of our domains, with the defaults filled in.
-    ///
-    /// Fails only where [`Config::faults`] finds something.
-    pub fn routes(&self) -> Result<BTreeMap<Domain, Route>, target::Error> {
-        self.domains
-            .iter()
-            .map(|(name, section)| Ok((name.clone(), section.route(&self.data_dir)?)))
-            .collect()
     }
 
     /// The keys that the file names for each domain that we sign for: ours, and our own name, from
@@ -276,7 +271,7 @@ impl Config {
         }
         if !self.data_dir.is_absolute() {
             fault("data_dir", "give the full path, from the first / on");
-        } else if let Err(error) = self.routes() {
+        } else if let Err(error) = self.maildirs() {
             fault(
                 "data_dir",
                 &format!("Maildirs cannot be kept there: {error}"),
@@ -404,7 +399,7 @@ mod tests {
                     "5: domains.\"example.com\".recipients: \"cal_out\" is unknown; give \"any\", \
                      \"callout\" or the full path of a file",
                     "7: domains.\"b.example\".deliver: \"lmpt:unix:/x\" is no delivery target; write \
-                     lmtp:unix:/PATH, lmtp:HOST:PORT, smtp:HOST:PORT or \
+                     lmtp:unix:/PATH, lmtp:HOST:PORT, smtp:HOST:PORT, mx or \
                      maildir:/PATH/{domain}/{local}",
                     "9: admin.listen: 192.0.2.1:80 can be reached from outside, and this door asks \
                      nobody who they are; give a loopback address, such as \"127.0.0.1:80\"",

@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use mail_send::SmtpClient;
 use tokio::io::AsyncRead;
@@ -23,8 +24,12 @@ use tokio_rustls::TlsConnector;
 use super::broken::Broken;
 use super::config::Deadlines;
 use super::exchange::Exchange;
-use super::target::Endpoint;
-use super::target::EndpointHost;
+use super::next_hop::Endpoint;
+use super::next_hop::EndpointHost;
+use super::next_hop::NextHop;
+use super::outcome::Outcome;
+use super::outcome::Peer;
+use super::target::Target;
 use crate::dns;
 use crate::dns::Dns;
 use crate::mail::address::Domain;
@@ -73,31 +78,47 @@ impl Connector {
         })
     }
 
+    /// Connects to the next hop of a target, and says LHLO or EHLO.
+    pub(super) async fn connect(&self, target: &Target) -> Result<Connected, Outcome> {
+        let connected = match &target.route().to {
+            NextHop::LmtpUnix(path) => self.unix(path).await,
+            NextHop::Lmtp(endpoint) => self.tcp(endpoint, Protocol::Lmtp).await,
+            NextHop::Smtp(endpoint) => self.tcp(endpoint, Protocol::Smtp).await,
+            NextHop::Mx(_) => {
+                let text = "mail exchangers are not looked up yet";
+                Err(Response::ours(451, (4, 4, 0), text))
+            }
+            NextHop::Maildir(_) => Err(Response::ours(451, (4, 3, 5), "a maildir has no server")),
+        };
+        connected.map_err(Outcome::unreachable)
+    }
+
     /// Connects to a unix socket and says LHLO. The error is fit for the log.
-    pub(super) async fn unix(&self, path: &Path) -> Result<Connected, Response> {
+    async fn unix(&self, path: &Path) -> Result<Connected, Response> {
         let limit = self.deadlines.connect;
         let connecting = timeout(limit, UnixStream::connect(path)).await;
         let stream = connecting
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|error| cannot_connect(&path.display(), &error))?;
-        self.greet(Box::new(stream), Protocol::Lmtp).await
+        let peer = Peer {
+            name: path.display().to_string().into_boxed_str(),
+            address: None,
+        };
+        self.greet(Box::new(stream), Arc::new(peer), Protocol::Lmtp)
+            .await
     }
 
     /// Connects to the first address that answers, and says LHLO or EHLO.
-    pub(super) async fn tcp(
-        &self,
-        endpoint: &Endpoint,
-        protocol: Protocol,
-    ) -> Result<Connected, Response> {
-        let stream = self.socket(endpoint).await?;
+    async fn tcp(&self, endpoint: &Endpoint, protocol: Protocol) -> Result<Connected, Response> {
+        let (stream, peer) = self.socket(endpoint).await?;
         if protocol == Protocol::Lmtp {
-            return self.greet(Box::new(stream), protocol).await;
+            return self.greet(Box::new(stream), peer, protocol).await;
         }
-        match self.smtp(stream, endpoint, Tls::IfOffered).await? {
+        match self.smtp(stream, peer, endpoint, Tls::IfOffered).await? {
             Some(connected) => Ok(connected),
             None => {
-                let stream = self.socket(endpoint).await?;
-                let connected = self.smtp(stream, endpoint, Tls::Never).await?;
+                let (stream, peer) = self.socket(endpoint).await?;
+                let connected = self.smtp(stream, peer, endpoint, Tls::Never).await?;
                 connected.ok_or_else(|| cannot_connect(endpoint, &"it asks for TLS only"))
             }
         }
@@ -106,9 +127,10 @@ impl Connector {
     async fn greet(
         &self,
         stream: Box<dyn Stream>,
+        peer: Arc<Peer>,
         protocol: Protocol,
     ) -> Result<Connected, Response> {
-        Exchange::open(stream, protocol, &self.hostname, self.deadlines)
+        Exchange::open(stream, peer, protocol, &self.hostname, self.deadlines)
             .await
             .map_err(Broken::response)
     }
@@ -117,12 +139,19 @@ impl Connector {
     async fn smtp(
         &self,
         stream: TcpStream,
+        peer: Arc<Peer>,
         endpoint: &Endpoint,
         tls: Tls,
     ) -> Result<Option<Connected>, Response> {
-        let plain = Exchange::open(stream, Protocol::Smtp, &self.hostname, self.deadlines)
-            .await
-            .map_err(Broken::response)?;
+        let plain = Exchange::open(
+            stream,
+            Arc::clone(&peer),
+            Protocol::Smtp,
+            &self.hostname,
+            self.deadlines,
+        )
+        .await
+        .map_err(Broken::response)?;
         if tls == Tls::Never || !plain.offered.starttls {
             return Ok(Some(plain.boxed()));
         }
@@ -143,7 +172,7 @@ impl Connector {
             return Ok(None);
         };
         let stream: Box<dyn Stream> = Box::new(client.stream);
-        let mut secure = Exchange::resume(stream, Protocol::Smtp, self.deadlines);
+        let mut secure = Exchange::resume(stream, peer, Protocol::Smtp, self.deadlines);
         // RFC 3207 §4.2: what was offered in plain text counts no more.
         match secure.hello(&self.hostname).await {
             Ok(()) => Ok(Some(secure)),
@@ -151,7 +180,11 @@ impl Connector {
         }
     }
 
-    async fn socket(&self, endpoint: &Endpoint) -> Result<TcpStream, Response> {
+    async fn socket(&self, endpoint: &Endpoint) -> Result<(TcpStream, Arc<Peer>), Response> {
+        let name = match &endpoint.host {
+            EndpointHost::Address(address) => address.to_string(),
+            EndpointHost::Name(name) => name.to_string(),
+        };
         let mut failure = cannot_connect(endpoint, &"the name has no address");
         for address in self.addresses(&endpoint.host).await? {
             let address = SocketAddr::new(address, endpoint.port);
@@ -159,7 +192,11 @@ impl Connector {
                 Ok(client) => {
                     // Commands are small and each waits for its reply; failing costs only time.
                     let _ = client.stream.set_nodelay(true);
-                    return Ok(client.stream);
+                    let peer = Peer {
+                        name: name.into_boxed_str(),
+                        address: Some(address),
+                    };
+                    return Ok((client.stream, Arc::new(peer)));
                 }
                 Err(error) => failure = cannot_connect(&address, &error),
             }

@@ -10,6 +10,7 @@ use std::io;
 use std::io::IoSlice;
 use std::iter::once;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use tokio::time::timeout;
 
 use super::broken::Broken;
 use super::config::Deadlines;
+use super::outcome::Handover;
+use super::outcome::Peer;
 use crate::mail::address::Domain;
 use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
@@ -51,6 +54,7 @@ type Pieces<'a> = Box<dyn Iterator<Item = &'a [u8]> + Send + 'a>;
 #[derive(Debug)]
 pub(super) struct Exchange<S> {
     stream: S,
+    peer: Arc<Peer>,
     protocol: Protocol,
     pub(super) offered: Capabilities,
     deadlines: Deadlines,
@@ -65,6 +69,9 @@ pub(super) struct Transacted {
     /// One for each of the recipients asked for, in their order; None where the connection broke first.
     pub(super) answers: Vec<Option<Response>>,
     pub(super) broken: Option<Broken>,
+    pub(super) peer: Arc<Peer>,
+    /// What it means for a recipient to be delivered.
+    pub(super) handover: Handover,
     pub(super) connection: Connection,
     pub(super) again: Again,
 }
@@ -84,11 +91,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     /// Waits for the greeting and says hello.
     pub(super) async fn open(
         stream: S,
+        peer: Arc<Peer>,
         protocol: Protocol,
         hostname: &Domain,
         deadlines: Deadlines,
     ) -> Result<Exchange<S>, Broken> {
-        let mut exchange = Exchange::resume(stream, protocol, deadlines);
+        let mut exchange = Exchange::resume(stream, peer, protocol, deadlines);
         let greeting = exchange.read("the connection", deadlines.greeting).await?;
         if greeting.class() != Class::Done {
             return Err(Broken::refused("the connection", greeting));
@@ -98,9 +106,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     }
 
     /// Goes on with a stream that was greeted before, as after STARTTLS.
-    pub(super) fn resume(stream: S, protocol: Protocol, deadlines: Deadlines) -> Exchange<S> {
+    pub(super) fn resume(
+        stream: S,
+        peer: Arc<Peer>,
+        protocol: Protocol,
+        deadlines: Deadlines,
+    ) -> Exchange<S> {
         Exchange {
             stream,
+            peer,
             protocol,
             offered: Capabilities::default(),
             deadlines,
@@ -113,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     pub(super) fn map<T>(self, change: impl FnOnce(S) -> T) -> Exchange<T> {
         Exchange {
             stream: change(self.stream),
+            peer: self.peer,
             protocol: self.protocol,
             offered: self.offered,
             deadlines: self.deadlines,
@@ -182,8 +197,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         Transacted {
             answers,
             broken,
+            peer: Arc::clone(&self.peer),
+            handover: self.handover(),
             connection,
             again,
+        }
+    }
+
+    fn handover(&self) -> Handover {
+        match (self.protocol, self.offered.dsn) {
+            (Protocol::Lmtp, _) => Handover::Final,
+            (Protocol::Smtp, true) => Handover::WishesPassedOn,
+            (Protocol::Smtp, false) => Handover::WishesUnknown,
         }
     }
 

@@ -22,9 +22,11 @@ use std::time::Duration;
 
 use memchr::memchr;
 
+use super::next_hop::Mailboxes;
 use super::outcome::Cause;
+use super::outcome::Fate;
+use super::outcome::Handover;
 use super::outcome::Outcome;
-use super::target::Mailboxes;
 use crate::mail::address::Address;
 use crate::smtp::client::response::Response;
 
@@ -33,9 +35,10 @@ pub(super) fn path(mailboxes: &Mailboxes, recipient: &Address) -> Result<PathBuf
     let domain = recipient.host().to_string();
     match element(recipient.local()) {
         Some(local) => Ok(mailboxes.path(&domain, &local)),
-        None => Err(Outcome::Failed {
-            reason: Response::ours(553, (5, 1, 3), "the local part names no mailbox"),
-        }),
+        None => {
+            let reply = Response::ours(553, (5, 1, 3), "the local part names no mailbox");
+            Err(Outcome::of(reply, Handover::Final))
+        }
     }
 }
 
@@ -60,9 +63,10 @@ fn element(local: &str) -> Option<String> {
 /// `now` is the time since 1970, for the name of the file.
 pub(super) fn deliver(maildir: &Path, pieces: &[&[u8]], hostname: &str, now: Duration) -> Outcome {
     match write(maildir, pieces, hostname, now) {
-        Ok(name) => Outcome::Delivered {
-            reply: Response::ours(250, (2, 0, 0), &format!("written as {name}")),
-        },
+        Ok(name) => {
+            let reply = Response::ours(250, (2, 0, 0), &format!("written as {name}"));
+            Outcome::of(reply, Handover::Final)
+        }
         Err(error) => deferred(maildir, &error),
     }
 }
@@ -77,8 +81,11 @@ fn deferred(maildir: &Path, error: &io::Error) -> Outcome {
         _ => ((4, 3, 0), Cause::Message),
     };
     let text = format!("cannot write to {}: {error}", maildir.display());
-    let reason = Response::ours(451, detail, &text);
-    Outcome::Deferred { reason, cause }
+    Outcome {
+        fate: Fate::Deferred(cause),
+        reply: Response::ours(451, detail, &text),
+        peer: None,
+    }
 }
 
 fn write(maildir: &Path, pieces: &[&[u8]], hostname: &str, now: Duration) -> io::Result<String> {
@@ -175,13 +182,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::delivery::target::Target;
+    use crate::delivery::next_hop::NextHop;
 
     const NOW: Duration = Duration::from_micros(1_764_000_000_000_001);
 
     #[test]
     fn a_recipient_names_one_path_element() {
-        let Ok(Target::Maildir(mailboxes)) = Target::parse("maildir:/m/{domain}/{local}/Mail")
+        let Ok(NextHop::Maildir(mailboxes)) = NextHop::parse("maildir:/m/{domain}/{local}/Mail")
         else {
             panic!("a maildir");
         };
@@ -215,7 +222,11 @@ mod tests {
         let pieces: &[&[u8]] = &[b"A: b\r", b"\n\r\nbo", b"", b"dy\r\nlone\rcr\r\n"];
         for _ in 0..2 {
             let outcome = deliver(&maildir, pieces, "mx.example", NOW);
-            assert!(matches!(outcome, Outcome::Delivered { .. }), "{outcome:?}");
+            assert_eq!(
+                outcome.fate,
+                Fate::Delivered(Handover::Final),
+                "{outcome:?}"
+            );
         }
         let files: Vec<PathBuf> = fs::read_dir(maildir.join("new"))
             .unwrap()
@@ -236,7 +247,11 @@ mod tests {
                 fs::create_dir(maildir.path().join(folder)).unwrap();
             }
             let outcome = deliver(maildir.path(), &[b"x"], "mx.example", NOW);
-            assert!(matches!(outcome, Outcome::Delivered { .. }), "{outcome:?}");
+            assert_eq!(
+                outcome.fate,
+                Fate::Delivered(Handover::Final),
+                "{outcome:?}"
+            );
         }
     }
 
@@ -246,10 +261,8 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         let outcome = deliver(&file.join("joe"), &[b"x"], "mx.example", NOW);
-        assert!(
-            matches!(&outcome, Outcome::Deferred { reason, cause: Cause::Message }
-                if reason.to_string().contains("cannot write to")),
-            "{outcome:?}"
-        );
+        assert_eq!(outcome.fate, Fate::Deferred(Cause::Message));
+        let reply = outcome.reply.to_string();
+        assert!(reply.contains("cannot write to"), "{reply}");
     }
 }

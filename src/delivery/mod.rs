@@ -15,9 +15,12 @@ pub mod config;
 mod connect;
 mod exchange;
 mod maildir;
+pub mod next_hop;
 pub mod outcome;
 mod pool;
 mod return_path;
+pub mod route;
+pub mod routing;
 pub mod target;
 
 use std::time::Duration;
@@ -33,19 +36,21 @@ use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
 use crate::mail::id::SpoolId;
-use crate::smtp::client::Protocol;
 use crate::smtp::client::response::Class;
 use crate::smtp::client::response::Response;
 use broken::Broken;
 use connect::Connected;
 use connect::Connector;
 use exchange::Again;
+use next_hop::Mailboxes;
+use next_hop::NextHop;
+use outcome::Handover;
 use pool::Pool;
-use target::Mailboxes;
 
 pub use config::Config;
 pub use outcome::Answer;
 pub use outcome::Cause;
+pub use outcome::Fate;
 pub use outcome::Outcome;
 pub use target::Target;
 
@@ -120,16 +125,16 @@ impl Delivery {
         which: &[usize],
         content: &Content,
     ) -> Vec<Outcome> {
-        match target {
-            Target::Maildir(mailboxes) => {
+        match &target.route().to {
+            NextHop::Maildir(mailboxes) => {
                 self.to_maildirs(mailboxes, envelope, which, content).await
             }
-            Target::LmtpUnix(_) | Target::Lmtp(_) => {
+            NextHop::LmtpUnix(_) | NextHop::Lmtp(_) => {
                 // RFC 2033: the server delivers finally and writes its Return-Path.
                 let pieces = return_path::without(content);
                 self.to_server(target, envelope, which, &pieces).await
             }
-            Target::Smtp(_) => {
+            NextHop::Mx(_) | NextHop::Smtp(_) => {
                 let pieces: Vec<&[u8]> = content.chunks().collect();
                 self.to_server(target, envelope, which, &pieces).await
             }
@@ -139,14 +144,14 @@ impl Delivery {
     /// Asks the target whether `recipient` exists (RCPT callout with the null sender). A Maildir takes
     /// everyone. Cancel safe.
     pub async fn probe(&self, target: &Target, recipient: &Recipient) -> Answer {
-        if let Target::Maildir(_) = target {
+        if let NextHop::Maildir(_) = target.route().to {
             return Answer::Exists;
         }
         let mut wanted = Age::Used;
         loop {
             let (mut connection, age) = match self.connection(target, wanted).await {
                 Ok(connection) => connection,
-                Err(reason) => return Answer::Unsure(reason),
+                Err(outcome) => return Answer::Unsure(outcome.reply),
             };
             wanted = Age::New;
             match connection.callout(recipient).await {
@@ -194,13 +199,10 @@ impl Delivery {
         while let Some(rest) = which.get(outcomes.len()..).filter(|rest| !rest.is_empty()) {
             let batch = self.transaction(target, envelope, rest, pieces).await;
             outcomes.extend(batch);
-            if let Some(Outcome::Deferred {
-                reason,
-                cause: Cause::Destination,
-            }) = outcomes.last()
+            if let Some(last) = outcomes.last()
+                && last.fate == Fate::Deferred(Cause::Destination)
             {
-                let rest = Outcome::unreachable(reason.clone());
-                outcomes.resize(which.len(), rest);
+                outcomes.resize(which.len(), last.clone());
             }
         }
         outcomes
@@ -218,7 +220,7 @@ impl Delivery {
         loop {
             let (mut connection, age) = match self.connection(target, wanted).await {
                 Ok(connection) => connection,
-                Err(reason) => return vec![Outcome::unreachable(reason); which.len()],
+                Err(outcome) => return vec![outcome; which.len()],
             };
             connection.offered.chunking &= bdat;
             let offered = connection.offered.recipient_limit.unwrap_or(usize::MAX);
@@ -241,16 +243,18 @@ impl Delivery {
                 self.keep(target, connection).await;
             }
             let reason = done.broken.map(Broken::response);
-            let outcome = |answer: Option<Response>| match answer.or_else(|| reason.clone()) {
-                Some(response) => Outcome::of(response),
-                None => Outcome::of(Response::ours(451, (4, 3, 0), "nothing was said of it")),
+            let reason =
+                reason.unwrap_or_else(|| Response::ours(451, (4, 3, 0), "nothing was said of it"));
+            let outcome = |answer: Option<Response>| {
+                let reply = answer.unwrap_or_else(|| reason.clone());
+                Outcome::of(reply, done.handover).from(&done.peer)
             };
             return done.answers.into_iter().map(outcome).collect();
         }
     }
 
     /// `wanted` is `New` where a used connection will not do.
-    async fn connection(&self, target: &Target, wanted: Age) -> Result<(Connected, Age), Response> {
+    async fn connection(&self, target: &Target, wanted: Age) -> Result<(Connected, Age), Outcome> {
         while wanted == Age::Used
             && let Some(mut connection) = self.pool.take(target)
         {
@@ -258,15 +262,7 @@ impl Delivery {
                 return Ok((connection, Age::Used));
             }
         }
-        let connected = match target {
-            Target::LmtpUnix(path) => self.connector.unix(path).await?,
-            Target::Lmtp(endpoint) => self.connector.tcp(endpoint, Protocol::Lmtp).await?,
-            Target::Smtp(endpoint) => self.connector.tcp(endpoint, Protocol::Smtp).await?,
-            Target::Maildir(_) => {
-                let text = "a maildir has no server";
-                return Err(Response::ours(451, (4, 3, 5), text));
-            }
-        };
+        let connected = self.connector.connect(target).await?;
         Ok((connected, Age::New))
     }
 
@@ -290,7 +286,10 @@ impl Delivery {
             let outcome = match path {
                 Some(Ok(path)) => self.to_maildir(path, envelope, content).await,
                 Some(Err(outcome)) => outcome,
-                None => Outcome::of(Response::ours(451, (4, 3, 0), "there is no such recipient")),
+                None => {
+                    let reply = Response::ours(451, (4, 3, 0), "there is no such recipient");
+                    Outcome::of(reply, Handover::Final)
+                }
             };
             outcomes.push(outcome);
         }
@@ -313,7 +312,7 @@ impl Delivery {
         });
         written.await.unwrap_or_else(|error| {
             let text = format!("writing ended early: {error}");
-            Outcome::of(Response::ours(451, (4, 3, 0), &text))
+            Outcome::of(Response::ours(451, (4, 3, 0), &text), Handover::Final)
         })
     }
 }

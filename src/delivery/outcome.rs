@@ -1,28 +1,44 @@
 //! What became of one recipient in one attempt.
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use crate::smtp::client::response::Class;
 use crate::smtp::client::response::Response;
 
-/// What became of one recipient. The texts are cleaned and fit for the log and for a bounce.
+/// What became of one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub struct Outcome {
+    /// What it comes to.
+    pub fate: Fate,
+    /// What the peer said, or what we found ([`Response::speaker`] tells). Its text is cleaned, and
+    /// fit for the log and for a bounce.
+    pub reply: Response,
+    /// With whom we spoke. None where nobody was reached, and for a Maildir.
+    pub peer: Option<Arc<Peer>>,
+}
+
+/// What an outcome comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
     /// The next hop has taken responsibility.
-    Delivered {
-        /// What it said.
-        reply: Response,
-    },
+    Delivered(Handover),
     /// It may come off later.
-    Deferred {
-        /// What was said, or what we found.
-        reason: Response,
-        /// Whether the message or its destination is put off.
-        cause: Cause,
-    },
+    Deferred(Cause),
     /// It will never come off.
-    Failed {
-        /// What was said, or what we found.
-        reason: Response,
-    },
+    Failed,
+}
+
+/// How far a delivered message has come, for the notifications that a sender has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// Into its mailbox, as far as SMTP goes (LMTP, Maildir).
+    Final,
+    /// To a server that was told the sender's wishes and reports on (RFC 3461 §5.2.1).
+    WishesPassedOn,
+    /// To a server that knows no such wishes: it is ours to report "relayed" (RFC 3461 §5.2.2).
+    WishesUnknown,
 }
 
 /// What a delivery has to wait for.
@@ -34,26 +50,55 @@ pub enum Cause {
     Destination,
 }
 
+/// The server that was spoken to: `mx1.example.com[192.0.2.1]:25`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// By which we looked for it: a host name, an address, or the path of a unix socket.
+    pub name: Box<str>,
+    /// Where it was found. None for a unix socket.
+    pub address: Option<SocketAddr>,
+}
+
 impl Outcome {
     /// What a reply to a recipient or to the message means for a recipient.
-    pub(super) fn of(response: Response) -> Outcome {
-        match response.class() {
-            Class::Done => Outcome::Delivered { reply: response },
+    pub(super) fn of(reply: Response, handover: Handover) -> Outcome {
+        let fate = match reply.class() {
+            Class::Done => Fate::Delivered(handover),
             // RFC 5321 §3.8: with 421 the server is going away.
-            Class::Later if response.is_goodbye() => Outcome::unreachable(response),
-            Class::Later | Class::GoOn => Outcome::Deferred {
-                reason: response,
-                cause: Cause::Message,
-            },
-            Class::Never => Outcome::Failed { reason: response },
+            Class::Later if reply.is_goodbye() => Fate::Deferred(Cause::Destination),
+            Class::Later | Class::GoOn => Fate::Deferred(Cause::Message),
+            Class::Never => Fate::Failed,
+        };
+        Outcome {
+            fate,
+            reply,
+            peer: None,
         }
     }
 
-    /// The destination could not be had. Whatever the code in `reason`, there is a later.
-    pub(super) fn unreachable(reason: Response) -> Outcome {
-        Outcome::Deferred {
-            reason,
-            cause: Cause::Destination,
+    /// The destination could not be had. Whatever the code in `reply`, there is a later.
+    pub(super) fn unreachable(reply: Response) -> Outcome {
+        Outcome {
+            fate: Fate::Deferred(Cause::Destination),
+            reply,
+            peer: None,
+        }
+    }
+
+    /// The same, from this peer.
+    pub(super) fn from(self, peer: &Arc<Peer>) -> Outcome {
+        Outcome {
+            peer: Some(Arc::clone(peer)),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{}[{}]:{}", self.name, address.ip(), address.port()),
+            None => f.write_str(&self.name),
         }
     }
 }

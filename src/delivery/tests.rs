@@ -161,10 +161,10 @@ async fn attempt_with(
     let which: Vec<usize> = (0..to.len()).collect();
     let content = Content::from(Bytes::copy_from_slice(message.as_bytes()));
     let outcomes = delivery.attempt(target, id, &envelope, &which, &content);
-    let shown = |outcome| match outcome {
-        Outcome::Delivered { reply } => format!("delivered {reply}"),
-        Outcome::Deferred { reason, cause } => format!("deferred {cause:?} {reason}"),
-        Outcome::Failed { reason } => format!("failed {reason}"),
+    let shown = |outcome: Outcome| match (outcome.fate, outcome.reply) {
+        (Fate::Delivered(_), reply) => format!("delivered {reply}"),
+        (Fate::Deferred(cause), reply) => format!("deferred {cause:?} {reply}"),
+        (Fate::Failed, reply) => format!("failed {reply}"),
     };
     outcomes.await.into_iter().map(shown).collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! What did not come off goes back to the scheduler, which decides what that means.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -10,8 +11,10 @@ use super::Route;
 use super::lane::Road;
 use crate::delivery::Delivery;
 use crate::delivery::outcome::Cause;
+use crate::delivery::outcome::Fate;
 use crate::delivery::outcome::Outcome;
 use crate::delivery::target::Target;
+use crate::mail::address::Address;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
 use crate::spool;
@@ -101,10 +104,7 @@ impl Attempt {
         let message = &self.message;
         let reason = |index: usize| {
             let recipient = &message.envelope.recipients[index].address;
-            let text = format!(
-                "no route for {}: the domain is not in the configuration any more",
-                recipient.host()
-            );
+            let text = format!("no route for {}", recipient.host());
             (index, Left::Deferred(text))
         };
         let which = self.recipients(None);
@@ -149,21 +149,24 @@ impl Attempt {
         let (mut marks, mut left) = (Vec::with_capacity(which.len()), Vec::new());
         for (index, outcome) in which.iter().zip(outcomes) {
             let recipient = &message.envelope.recipients[*index].address;
-            match outcome {
-                Outcome::Delivered { reply } => {
+            let reply = outcome.reply.to_string();
+            match outcome.fate {
+                Fate::Delivered(_) => {
                     let attempt = self.attempts + 1;
-                    events::delivered(self.id, recipient, target, &reply, attempt, delay);
+                    let host: &dyn Display = match &outcome.peer {
+                        Some(peer) => peer,
+                        None => target,
+                    };
+                    events::delivered(self.id, recipient, host, &reply, attempt, delay);
                     marks.push((*index, Mark::Delivered));
                 }
-                Outcome::Deferred { reason, cause } => {
+                Fate::Deferred(cause) => {
                     if cause == Cause::Destination {
-                        contact = Contact::NotMade(reason.to_string());
+                        contact = Contact::NotMade(reply.clone());
                     }
-                    left.push((*index, Left::Deferred(reason.to_string())));
+                    left.push((*index, Left::Deferred(reply)));
                 }
-                Outcome::Failed { reason } => {
-                    left.push((*index, Left::Failed(reason.to_string())));
-                }
+                Fate::Failed => left.push((*index, Left::Failed(reply))),
             }
         }
         if !marks.is_empty() {
@@ -211,6 +214,8 @@ fn open(message: &Arrival, failed: &[usize]) -> impl Iterator<Item = usize> {
 }
 
 fn target_of(route: &Route, message: &Arrival, index: usize) -> Option<Target> {
-    let recipient = message.envelope.recipients.get(index)?;
-    recipient.address.domain().and_then(|domain| route(domain))
+    let envelope = &message.envelope;
+    let from = envelope.from.address().and_then(Address::domain);
+    let recipient = envelope.recipients.get(index)?;
+    route(from, recipient.address.host())
 }

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::Delivery;
 use crate::delivery::target::Target;
 use crate::mail::address::Domain;
+use crate::mail::address::Host;
 use crate::spool::Arrivals;
 use crate::spool::Spool;
 use queue::Queue;
@@ -53,8 +54,9 @@ const GOODBYES: Duration = Duration::from_secs(2);
 /// Arrivals that are put in line before anything is started.
 const ARRIVALS: usize = 64;
 
-/// Where the mail of a domain goes; None where it goes nowhere. A reload sends a new one.
-pub type Route = Arc<dyn Fn(&Domain) -> Option<Target> + Send + Sync>;
+/// Where mail goes from a sender of this domain (None for the null sender and one at an address
+/// literal) to a recipient at this host; None where it goes nowhere. A reload sends a new one.
+pub type Route = Arc<dyn Fn(Option<&Domain>, &Host) -> Option<Target> + Send + Sync>;
 
 /// Decides what is tried when, and tries it.
 pub struct Scheduler {

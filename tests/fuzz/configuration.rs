@@ -10,7 +10,7 @@ fn any_text_is_a_configuration_or_has_faults_that_can_be_shown() {
         match Config::parse(&text) {
             Ok(config) => {
                 assert_eq!(config.faults(), []);
-                assert!(config.routes().is_ok());
+                assert!(config.routing().is_ok());
                 assert!(!config.domains.is_empty());
                 Vec::new()
             }

@@ -248,7 +248,7 @@ fn id(number: u64) -> SpoolId {
 
 fn to(target: &Target) -> Route {
     let target = target.clone();
-    Arc::new(move |_| Some(target.clone()))
+    Arc::new(move |_, _| Some(target.clone()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,7 +301,7 @@ async fn a_dead_destination_pauses_its_lane_and_nothing_is_lost() {
     let target = Target::parse(&format!("lmtp:{address}")).unwrap();
     let other = Server::start().await;
     let other_target = other.target();
-    let route: Route = Arc::new(move |domain| match domain.as_str() {
+    let route: Route = Arc::new(move |_, host| match host.to_string().as_str() {
         "dead.example" => Some(target.clone()),
         _ => Some(other_target.clone()),
     });
@@ -332,7 +332,7 @@ async fn new_routes_count_for_what_waits() {
     let server = Server::start().await;
     let target = server.target();
     let nowhere: Route =
-        Arc::new(move |domain| (domain.as_str() == "y.example").then(|| target.clone()));
+        Arc::new(move |_, host| (host.to_string() == "y.example").then(|| target.clone()));
     let queue = Queue::open(folder.path(), quick(), nowhere);
     queue.store(1, &["a@y.example", "b@gone.example"]).await;
     wait_until(SOON, "the routed one", || {
@@ -354,7 +354,7 @@ async fn what_is_too_old_is_held() {
         give_up_after: Duration::from_millis(1),
         ..quick()
     };
-    let route: Route = Arc::new(|_| None);
+    let route: Route = Arc::new(|_, _| None);
     let queue = Queue::open(folder.path(), config, route);
     queue.store(1, &["a@gone.example"]).await;
     let spool = queue.spool.clone();
@@ -388,7 +388,7 @@ async fn all_that_is_too_old_is_held_at_once_where_its_destination_stays_down() 
 async fn a_clock_that_was_set_back_makes_no_message_wait_for_years() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start().await;
-    let queue = Queue::open(folder.path(), quick(), Arc::new(|_| None));
+    let queue = Queue::open(folder.path(), quick(), Arc::new(|_, _| None));
     queue.store(1, &["a@y.example"]).await;
     queue.stop.cancel();
     queue.running.await.unwrap();
@@ -405,7 +405,7 @@ async fn a_clock_that_was_set_back_makes_no_message_wait_for_years() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_spool_the_scheduler_ends() {
     let folder = tempfile::tempdir().unwrap();
-    let queue = Queue::open(folder.path(), quick(), Arc::new(|_| None));
+    let queue = Queue::open(folder.path(), quick(), Arc::new(|_, _| None));
     queue.spool.close().await;
     let ended = tokio::time::timeout(Duration::from_secs(10), queue.running);
     ended.await.expect("in time").unwrap();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use gatepost::delivery::Answer;
 use gatepost::delivery::Config;
 use gatepost::delivery::Delivery;
+use gatepost::delivery::Fate;
 use gatepost::delivery::Outcome;
 use gatepost::delivery::Target;
 use gatepost::dns;
@@ -117,7 +118,7 @@ fn sink(arguments: &[&str]) -> Option<(Process, u16)> {
 }
 
 fn is_delivered(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Delivered { .. })
+    matches!(outcome.fate, Fate::Delivered(_))
 }
 
 #[tokio::test]
@@ -170,13 +171,11 @@ async fn each_recipient_of_dovecot_has_its_own_outcome() {
         let outcomes = attempt(&delivery, &target, &to).await;
         assert!(is_delivered(&outcomes[0]), "{outcomes:?}");
         assert!(
-            matches!(&outcomes[1], Outcome::Failed { reason } if reason.enhanced == Some((5, 1, 1))),
+            outcomes[1].fate == Fate::Failed && outcomes[1].reply.enhanced == Some((5, 1, 1)),
             "{outcomes:?}"
         );
-        let full = match &outcomes[2] {
-            Outcome::Failed { reason } | Outcome::Deferred { reason, .. } => reason.enhanced,
-            Outcome::Delivered { .. } => None,
-        };
+        assert!(!is_delivered(&outcomes[2]), "{outcomes:?}");
+        let full = outcomes[2].reply.enhanced;
         assert_eq!(
             full.map(|code| (code.1, code.2)),
             Some((2, 2)),
@@ -191,10 +190,7 @@ async fn each_recipient_of_dovecot_has_its_own_outcome() {
         &["nobody@gate.example"],
     )
     .await;
-    assert!(
-        matches!(&outcomes[0], Outcome::Failed { .. }),
-        "{outcomes:?}"
-    );
+    assert_eq!(outcomes[0].fate, Fate::Failed, "{outcomes:?}");
     let outcomes = attempt(&delivery, &target(&dovecot.unix()), &["user@gate.example"]).await;
     assert!(is_delivered(&outcomes[0]), "{outcomes:?}");
 }
@@ -233,7 +229,7 @@ async fn dovecot_killed_and_back_gets_each_message_once() {
     dovecot.stop();
     let outcomes = attempt(&delivery, &target, &to).await;
     assert!(
-        matches!(&outcomes[0], Outcome::Deferred { .. }),
+        matches!(outcomes[0].fate, Fate::Deferred(_)),
         "{outcomes:?}"
     );
     dovecot.restart();
@@ -261,11 +257,11 @@ async fn smtp_sink_takes_many_messages_over_one_connection() {
             let outcomes = attempt(&delivery, &target, &to).await;
             let no_eight_bit = arguments.contains(&"-8");
             for outcome in &outcomes {
-                match outcome {
-                    Outcome::Failed { reason } if no_eight_bit => {
-                        assert_eq!(reason.enhanced, Some((5, 6, 3)));
+                match outcome.fate {
+                    Fate::Failed if no_eight_bit => {
+                        assert_eq!(outcome.reply.enhanced, Some((5, 6, 3)));
                     }
-                    outcome => assert!(is_delivered(outcome), "{arguments:?}: {outcome:?}"),
+                    _ => assert!(is_delivered(outcome), "{arguments:?}: {outcome:?}"),
                 }
             }
             assert_eq!(outcomes.len(), 2);
@@ -284,7 +280,7 @@ async fn refusals_of_smtp_sink_defer_or_fail() {
         let delivery = delivery();
         for _ in 0..3 {
             let outcomes = attempt(&delivery, &target, &["a@y.example"]).await;
-            let failed = matches!(&outcomes[0], Outcome::Failed { .. });
+            let failed = outcomes[0].fate == Fate::Failed;
             assert!(!is_delivered(&outcomes[0]));
             assert_eq!(failed, permanent, "{arguments:?}: {outcomes:?}");
         }
@@ -308,7 +304,7 @@ async fn postfix_takes_all_over_one_tls_connection() {
                 *recipient == user,
                 "{to:?}: {outcomes:?}"
             );
-            let failed = matches!(outcome, Outcome::Failed { .. });
+            let failed = outcome.fate == Fate::Failed;
             assert_eq!(failed, *recipient == no, "{to:?}: {outcomes:?}");
         }
     }
