@@ -109,7 +109,8 @@ impl Gateway {
         let certificates = tls::Store::open(&config.tls, &hostname, &config.data_dir)?;
         let signing = signing(&config)?;
         let dns = Dns::new(&config.dns)?;
-        let delivery = Arc::new(Delivery::new(&config.delivery, hostname, dns.clone())?);
+        let delivery = Delivery::new(&config.delivery, hostname, dns.clone())?;
+        let delivery = Arc::new(delivery.listening_on(accept::Listen::ports(&config.listen)));
         let routing = Arc::new(config.routing()?);
         let (spool, arrivals) = spool::open(&config.data_dir.join("spool"), &config.spool)?;
         let budget = Budget::default();

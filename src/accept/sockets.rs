@@ -3,6 +3,7 @@
 //! Binds with plain blocking calls, before there is a runtime and while the process may still be
 //! root. An IPv6 socket takes IPv6 only, so that `[::]:25` and `0.0.0.0:25` stand side by side.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -46,6 +47,16 @@ fn starttls() -> TlsMode {
 }
 
 impl Listen {
+    /// The ports of all sections; that of the default where there is none.
+    pub fn ports(all: &[Listen]) -> BTreeSet<u16> {
+        let ports = all.iter().flat_map(|listen| &listen.address);
+        let ports: BTreeSet<u16> = ports.map(SocketAddr::port).collect();
+        match ports.is_empty() {
+            true => BTreeSet::from([25]),
+            false => ports,
+        }
+    }
+
     /// What is wrong with all sections taken together: key path (`1.address`), and what would be right.
     pub fn faults(all: &[Listen]) -> Vec<(String, String)> {
         let mut faults = Vec::new();

@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub struct Config {
     /// Recipients in one transaction, at most. RFC 5321 §4.5.3.1.8 has every server take 100.
     pub recipients: usize,
+    /// Addresses of a destination that are tried in one attempt, at most. RFC 5321 §5.1 wants two or more.
+    pub addresses: usize,
     /// How long each step may take.
     pub deadlines: Deadlines,
     /// How connections are used again.
@@ -67,6 +69,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             recipients: 100,
+            addresses: 5,
             deadlines: Deadlines::default(),
             reuse: Reuse::default(),
         }
@@ -107,6 +110,10 @@ impl Config {
         if self.recipients == 0 {
             let text = "no message could have a recipient; write 1 or more, 100 is usual";
             faults.push(("recipients".to_owned(), text.to_owned()));
+        }
+        if self.addresses == 0 {
+            let text = "nobody would be connected to; write 1 or more, 5 is usual";
+            faults.push(("addresses".to_owned(), text.to_owned()));
         }
         if self.reuse.messages == 0 {
             let text = "no message could be sent; write 1 to use each connection once";

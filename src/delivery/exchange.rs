@@ -55,6 +55,8 @@ type Pieces<'a> = Box<dyn Iterator<Item = &'a [u8]> + Send + 'a>;
 pub(super) struct Exchange<S> {
     stream: S,
     peer: Arc<Peer>,
+    /// What the server calls itself, in lower case.
+    name: Box<str>,
     protocol: Protocol,
     pub(super) offered: Capabilities,
     deadlines: Deadlines,
@@ -69,7 +71,6 @@ pub(super) struct Transacted {
     /// One for each of the recipients asked for, in their order; None where the connection broke first.
     pub(super) answers: Vec<Option<Response>>,
     pub(super) broken: Option<Broken>,
-    pub(super) peer: Arc<Peer>,
     /// What it means for a recipient to be delivered.
     pub(super) handover: Handover,
     pub(super) connection: Connection,
@@ -91,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     /// Waits for the greeting and says hello.
     pub(super) async fn open(
         stream: S,
-        peer: Arc<Peer>,
+        peer: &Arc<Peer>,
         protocol: Protocol,
         hostname: &Domain,
         deadlines: Deadlines,
@@ -108,13 +109,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     /// Goes on with a stream that was greeted before, as after STARTTLS.
     pub(super) fn resume(
         stream: S,
-        peer: Arc<Peer>,
+        peer: &Arc<Peer>,
         protocol: Protocol,
         deadlines: Deadlines,
     ) -> Exchange<S> {
         Exchange {
             stream,
-            peer,
+            peer: Arc::clone(peer),
+            name: Box::default(),
             protocol,
             offered: Capabilities::default(),
             deadlines,
@@ -128,12 +130,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         Exchange {
             stream: change(self.stream),
             peer: self.peer,
+            name: self.name,
             protocol: self.protocol,
             offered: self.offered,
             deadlines: self.deadlines,
             buffer: self.buffer,
             transactions: self.transactions,
         }
+    }
+
+    /// With whom we speak.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// What the server called itself in its reply to EHLO, in lower case.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Says EHLO or LHLO, and HELO to an SMTP server that knows no better (RFC 5321 §3.2).
@@ -143,6 +156,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         match (response.class(), self.protocol) {
             (Class::Done, _) => {
                 self.offered = Capabilities::read(&response);
+                let first = response.lines().next().unwrap_or_default();
+                let name = first.split_ascii_whitespace().next().unwrap_or_default();
+                self.name = name.to_ascii_lowercase().into_boxed_str();
                 Ok(())
             }
             (Class::Never, Protocol::Smtp) => {
@@ -158,17 +174,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
     }
 
-    /// Says STARTTLS and gives the bare stream, ready for the handshake. None where the server will not.
-    pub(super) async fn start_tls(mut self) -> Result<Option<S>, Broken> {
+    /// Says STARTTLS and gives the bare stream, ready for the handshake.
+    pub(super) async fn start_tls(mut self) -> Result<S, Broken> {
         let response = self.ask("STARTTLS", "STARTTLS\r\n").await?;
         if response.class() != Class::Done {
-            return Ok(None);
+            return Err(Broken::refused("STARTTLS", response));
         }
         // What stands in plain text behind the reply would pass for something said under TLS.
         if !self.buffer.is_empty() {
             return Err(Broken::Chatter); // RFC 3207 §6
         }
-        Ok(Some(self.stream))
+        Ok(self.stream)
     }
 
     /// Delivers `pieces` to the recipients `which` of `envelope`. Not cancel safe.
@@ -197,7 +213,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         Transacted {
             answers,
             broken,
-            peer: Arc::clone(&self.peer),
             handover: self.handover(),
             connection,
             again,
@@ -344,7 +359,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    async fn ask(&mut self, to: &'static str, line: &str) -> Result<Response, Broken> {
+    /// Says one line and reads the reply.
+    pub(super) async fn ask(&mut self, to: &'static str, line: &str) -> Result<Response, Broken> {
         self.write(Box::new(once(line.as_bytes()))).await?;
         let limit = match to {
             "RCPT" => self.deadlines.recipient,

@@ -6,14 +6,14 @@
 //!
 //! Promises: each wait has a deadline; a message whose end a server has seen is never sent to it
 //! again by the same attempt; a Return-Path stands in front of a finally delivered message once.
-//!
-//! # Limits
-//! TLS to a next hop is opportunistic: nothing demands it or checks a certificate yet.
 
 mod broken;
 pub mod config;
 mod connect;
 mod exchange;
+mod exchangers;
+mod hosts;
+mod login;
 mod maildir;
 pub mod next_hop;
 pub mod outcome;
@@ -21,8 +21,10 @@ mod pool;
 mod return_path;
 pub mod route;
 pub mod routing;
+mod server;
 pub mod target;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
@@ -38,14 +40,14 @@ use crate::mail::envelope::Recipient;
 use crate::mail::id::SpoolId;
 use crate::smtp::client::response::Class;
 use crate::smtp::client::response::Response;
-use broken::Broken;
-use connect::Connected;
 use connect::Connector;
-use exchange::Again;
+use hosts::Hosts;
 use next_hop::Mailboxes;
 use next_hop::NextHop;
 use outcome::Handover;
 use pool::Pool;
+use server::Age;
+use server::Mail;
 
 pub use config::Config;
 pub use outcome::Answer;
@@ -72,20 +74,19 @@ pub struct Delivery {
     pool: Pool,
 }
 
-/// Whether a connection was used before, and so may have died unseen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Age {
-    New,
-    Used,
-}
-
 impl Delivery {
     /// `hostname` is what we call ourselves in EHLO and LHLO.
     ///
     /// # Errors
     /// [`Error::Tls`] where the TLS library cannot be set up.
     pub fn new(config: &Config, hostname: Domain, dns: Dns) -> Result<Delivery, Error> {
-        let connector = Connector::new(hostname.clone(), config.deadlines, dns);
+        let hosts = Hosts {
+            dns,
+            hostname: hostname.clone(),
+            ports: BTreeSet::new(),
+            limit: config.addresses.max(1),
+        };
+        let connector = Connector::new(hosts, config.deadlines);
         Ok(Delivery {
             hostname,
             recipients: config.recipients.max(1),
@@ -93,6 +94,12 @@ impl Delivery {
             connector: connector.map_err(Error::Tls)?,
             pool: Pool::new(config.reuse),
         })
+    }
+
+    /// Where we listen ourselves: a mail exchanger at one of these ports of this machine is us.
+    pub fn listening_on(mut self, ports: BTreeSet<u16>) -> Delivery {
+        self.connector.hosts.ports = ports;
+        self
     }
 
     /// Tries to deliver a message to the recipients `which` of its envelope, and gives one outcome for
@@ -108,7 +115,7 @@ impl Delivery {
         which: &[usize],
         content: &Content,
     ) -> Vec<Outcome> {
-        let attempt = self.hand_over(target, envelope, which, content);
+        let attempt = self.hand_over(target, id, envelope, which, content);
         let outcomes = timeout(self.deadline, attempt).await.unwrap_or_else(|_| {
             let text = "the attempt took longer than it may ([delivery.deadlines] attempt)";
             let reason = Response::ours(451, (4, 4, 2), text);
@@ -121,6 +128,7 @@ impl Delivery {
     async fn hand_over(
         &self,
         target: &Target,
+        id: SpoolId,
         envelope: &Envelope,
         which: &[usize],
         content: &Content,
@@ -131,12 +139,22 @@ impl Delivery {
             }
             NextHop::LmtpUnix(_) | NextHop::Lmtp(_) => {
                 // RFC 2033: the server delivers finally and writes its Return-Path.
-                let pieces = return_path::without(content);
-                self.to_server(target, envelope, which, &pieces).await
+                let pieces = &return_path::without(content);
+                let mail = Mail {
+                    id,
+                    envelope,
+                    pieces,
+                };
+                self.to_server(target, &mail, which).await
             }
             NextHop::Mx(_) | NextHop::Smtp(_) => {
-                let pieces: Vec<&[u8]> = content.chunks().collect();
-                self.to_server(target, envelope, which, &pieces).await
+                let pieces = &content.chunks().collect::<Vec<&[u8]>>();
+                let mail = Mail {
+                    id,
+                    envelope,
+                    pieces,
+                };
+                self.to_server(target, &mail, which).await
             }
         }
     }
@@ -184,90 +202,6 @@ impl Delivery {
     /// Closes all idle connections. Takes at most a second for each. Cancel safe.
     pub async fn close(&self) {
         for connection in self.pool.take_all() {
-            connection.quit().await;
-        }
-    }
-
-    async fn to_server(
-        &self,
-        target: &Target,
-        envelope: &Envelope,
-        which: &[usize],
-        pieces: &[&[u8]],
-    ) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(which.len());
-        while let Some(rest) = which.get(outcomes.len()..).filter(|rest| !rest.is_empty()) {
-            let batch = self.transaction(target, envelope, rest, pieces).await;
-            outcomes.extend(batch);
-            if let Some(last) = outcomes.last()
-                && last.fate == Fate::Deferred(Cause::Destination)
-            {
-                outcomes.resize(which.len(), last.clone());
-            }
-        }
-        outcomes
-    }
-
-    /// One transaction for as many of `which` as go into one; at least one outcome.
-    async fn transaction(
-        &self,
-        target: &Target,
-        envelope: &Envelope,
-        which: &[usize],
-        pieces: &[&[u8]],
-    ) -> Vec<Outcome> {
-        let (mut wanted, mut bdat) = (Age::Used, true);
-        loop {
-            let (mut connection, age) = match self.connection(target, wanted).await {
-                Ok(connection) => connection,
-                Err(outcome) => return vec![outcome; which.len()],
-            };
-            connection.offered.chunking &= bdat;
-            let offered = connection.offered.recipient_limit.unwrap_or(usize::MAX);
-            let batch = &which[..which.len().min(self.recipients).min(offered)];
-            let done = connection.transact(envelope, batch, pieces).await;
-            match (done.again, age) {
-                (Again::Safe, Age::Used) => {
-                    // It died while idle, and the others with it most likely.
-                    self.pool.forget(target);
-                    wanted = Age::New;
-                    continue;
-                }
-                (Again::WithoutBdat, _) => {
-                    (wanted, bdat) = (Age::New, false);
-                    continue;
-                }
-                (Again::Safe | Again::No, _) => {}
-            }
-            if connection.settle(done.connection).await {
-                self.keep(target, connection).await;
-            }
-            let reason = done.broken.map(Broken::response);
-            let reason =
-                reason.unwrap_or_else(|| Response::ours(451, (4, 3, 0), "nothing was said of it"));
-            let outcome = |answer: Option<Response>| {
-                let reply = answer.unwrap_or_else(|| reason.clone());
-                Outcome::of(reply, done.handover).from(&done.peer)
-            };
-            return done.answers.into_iter().map(outcome).collect();
-        }
-    }
-
-    /// `wanted` is `New` where a used connection will not do.
-    async fn connection(&self, target: &Target, wanted: Age) -> Result<(Connected, Age), Outcome> {
-        while wanted == Age::Used
-            && let Some(mut connection) = self.pool.take(target)
-        {
-            if connection.is_idle().await {
-                return Ok((connection, Age::Used));
-            }
-        }
-        let connected = self.connector.connect(target).await?;
-        Ok((connected, Age::New))
-    }
-
-    async fn keep(&self, target: &Target, connection: Connected) {
-        if let Some(connection) = self.pool.keep(target, connection) {
             connection.quit().await;
         }
     }

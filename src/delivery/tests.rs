@@ -19,6 +19,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+mod routes;
+
 use super::*;
 use crate::dns;
 use crate::mail::address::Address;
@@ -26,7 +28,7 @@ use crate::mail::address::ReversePath;
 use crate::mail::id::SessionId;
 
 /// One connection of a script. "S " lines are said, "C " lines have to be heard (by their beginning),
-/// "message" reads to the final dot, "chunk N" reads N octets, "tls" shakes hands, "silence" says
+/// "message" reads to the final dot, "chunk N" reads N octets, "tls" shakes hands, "no tls" sees that none comes about, "silence" says
 /// nothing any more. At its end the connection is closed.
 type Connection = &'static [&'static str];
 
@@ -80,6 +82,10 @@ async fn play(stream: TcpStream, script: &[&str], messages: &mut Vec<String>) {
             }
             return;
         }
+        if *line == "no tls" {
+            assert!(acceptor().accept(stream.into_inner()).await.is_err());
+            return;
+        }
         act(&mut stream, line, messages).await;
     }
 }
@@ -131,6 +137,26 @@ fn delivery(config: &Config) -> Delivery {
     Delivery::new(config, hostname, dns).unwrap()
 }
 
+const ID: SpoolId = SpoolId {
+    session: SessionId(1),
+    serial: 1,
+};
+
+fn envelope(to: &[&str]) -> Envelope {
+    let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
+    Envelope {
+        from: ReversePath::Null,
+        recipients: to.iter().map(recipient).collect(),
+        body: Default::default(),
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        client: None,
+        login: None,
+        forged: false,
+    }
+}
+
 /// Delivers a small message to `to`, and tells what came of each as text.
 async fn attempt(delivery: &Delivery, target: &Target, to: &[&str]) -> Vec<String> {
     attempt_with(delivery, target, to, "A: b\r\n\r\n.\r\n").await
@@ -142,25 +168,10 @@ async fn attempt_with(
     to: &[&str],
     message: &str,
 ) -> Vec<String> {
-    let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
-    let envelope = Envelope {
-        from: ReversePath::Null,
-        recipients: to.iter().map(recipient).collect(),
-        body: Default::default(),
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
-    };
-    let id = SpoolId {
-        session: SessionId(1),
-        serial: 1,
-    };
+    let envelope = envelope(to);
     let which: Vec<usize> = (0..to.len()).collect();
     let content = Content::from(Bytes::copy_from_slice(message.as_bytes()));
-    let outcomes = delivery.attempt(target, id, &envelope, &which, &content);
+    let outcomes = delivery.attempt(target, ID, &envelope, &which, &content);
     let shown = |outcome: Outcome| match (outcome.fate, outcome.reply) {
         (Fate::Delivered(_), reply) => format!("delivered {reply}"),
         (Fate::Deferred(cause), reply) => format!("deferred {cause:?} {reply}"),

@@ -272,6 +272,18 @@ pub fn destination_up(host: &dyn Display, queued: usize) {
     info!(%host, queued, "destination up");
 }
 
+/// TLS with a next hop did not come off; mail goes there in plain text for an hour, as the route allows.
+pub fn no_tls_with_host(host: &dyn Display, reason: &dyn Display) {
+    counter!("gatepost_host_tls_failures_total").increment(1);
+    warn!(%host, %reason, "no tls with next hop");
+}
+
+/// A next hop did not let us log in. Until it does, nothing goes by this route.
+pub fn login_failed(host: &dyn Display, login: &str, reason: &dyn Display) {
+    counter!("gatepost_host_login_failures_total").increment(1);
+    error!(%host, login, %reason, "cannot log in at next hop");
+}
+
 /// A queued message could not be read for delivery; it is tried again in `next`.
 pub fn not_loaded(id: SpoolId, reason: &dyn Display, next: Duration) {
     counter!("gatepost_load_failures_total").increment(1);

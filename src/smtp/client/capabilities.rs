@@ -2,6 +2,8 @@
 //!
 //! Only what we make use of is kept; an unknown or garbled line is passed over, as the RFC asks.
 
+use super::login::Mechanisms;
+use super::origin::Attributes;
 use super::response::Response;
 
 /// The extensions that change what we send.
@@ -27,6 +29,12 @@ pub struct Capabilities {
     pub mail_limit: Option<u32>,
     /// RFC 9422: recipients in one transaction.
     pub recipient_limit: Option<usize>,
+    /// RFC 4954
+    pub auth: Mechanisms,
+    /// What XCLIENT may tell.
+    pub xclient: Attributes,
+    /// What XFORWARD may tell.
+    pub xforward: Attributes,
 }
 
 impl Capabilities {
@@ -55,6 +63,9 @@ impl Capabilities {
                 let limit = words.next().and_then(|limit| limit.parse().ok());
                 self.size_limit = limit.filter(|limit| *limit > 0);
             }
+            "AUTH" => self.auth = Mechanisms::read(words),
+            "XCLIENT" => self.xclient = Attributes::read(words),
+            "XFORWARD" => self.xforward = Attributes::read(words),
             "LIMITS" => words.for_each(|word| self.limit(word)),
             _ => {}
         }
@@ -78,7 +89,7 @@ mod tests {
 
     #[test]
     fn known_lines_are_kept_and_the_others_passed_over() {
-        let reply = "250-SIZE.example SIZE DSN\r\n250-pipelining\r\n250-SIZE 1000\r\n250-AUTH PLAIN\r\n\
+        let reply = "250-SIZE.example SIZE DSN\r\n250-pipelining\r\n250-SIZE 1000\r\n250-AUTH PLAIN\r\n250-xforward addr x\r\n\
                      250-LIMITS RCPTMAX=20 MAILMAX=x OTHER=1\r\n250-SMTPUTF8\r\n250 8BITMIME\r\n";
         let (response, _) = Response::read(reply.as_bytes()).unwrap().unwrap();
         let want = Capabilities {
@@ -88,6 +99,8 @@ mod tests {
             size: true,
             size_limit: Some(1000),
             recipient_limit: Some(20),
+            auth: Mechanisms::read(["PLAIN"].into_iter()),
+            xforward: Attributes::read(["ADDR"].into_iter()),
             ..Capabilities::default()
         };
         assert_eq!(Capabilities::read(&response), want);

@@ -3,10 +3,13 @@
 //! [`response`] reads what a server says, [`capabilities`] what it offers, [`dots`] writes a message
 //! the way DATA wants it. [`transaction`] puts them together: it says what to send next, is told each
 //! reply, and in the end knows one answer for each recipient. A test of it is a list of replies.
+//! [`login`] is how we log in, [`origin`] how a next hop is told whose message it is.
 
 pub mod capabilities;
 pub mod commands;
 pub mod dots;
+pub mod login;
+pub mod origin;
 pub mod response;
 pub mod shape;
 pub mod transaction;
