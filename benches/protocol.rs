@@ -18,6 +18,7 @@ use gatepost::smtp::command;
 use gatepost::smtp::data::Limits;
 use gatepost::smtp::data::Progress;
 use gatepost::smtp::data::Receiver;
+use gatepost::smtp::reply::Reply;
 use gatepost::smtp::server::Question;
 use gatepost::smtp::server::Rules;
 use gatepost::smtp::server::Server;
@@ -126,7 +127,7 @@ fn say(server: &mut Server, step: Step, data: &[u8], id: SpoolId, output: &mut V
         Step::Ask(Question::Recipient(ForwardPath::Address(address))) => {
             server.recipient_answered(Ok(address))
         }
-        Step::Ask(Question::Message(_)) => server.message_answered(Ok(id)),
+        Step::Ask(Question::Message(_)) => server.message_answered(Ok(Reply::stored(id))),
         other => panic!("this dialogue has no such step: {other:?}"),
     };
     say(server, next, data, id, output);

@@ -33,11 +33,14 @@ use crate::admin::health::Health;
 use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::delivery::outcome::Answer;
+use crate::delivery::outcome::Fate;
 use crate::delivery::routing::Routing;
 use crate::directory::Ask;
 use crate::directory::Directory;
 use crate::directory::Probe;
 use crate::dns::Dns;
+use crate::mail::address::Address;
+use crate::mail::address::ReversePath;
 use crate::mail::envelope::Recipient;
 use crate::pipeline;
 use crate::pipeline::Pipeline;
@@ -45,6 +48,9 @@ use crate::scheduler::Route;
 use crate::scheduler::Scheduler;
 use crate::session::Budget;
 use crate::session::Shared;
+use crate::session::through;
+use crate::session::through::Through;
+use crate::session::through::Verdict;
 use crate::sign::Signing;
 use crate::spool;
 use crate::spool::Arrivals;
@@ -375,6 +381,7 @@ fn shared(
         session,
         pipeline,
         spool.clone(),
+        through(delivery.clone(), routing.clone()),
         certificates,
         budget.clone(),
     ))
@@ -394,4 +401,35 @@ fn ask(delivery: Arc<Delivery>, routing: Arc<Routing>) -> Ask {
             }
         })
     })
+}
+
+/// How a session hands on what goes through; here, too, two meet who do not know each other.
+fn through(delivery: Arc<Delivery>, routing: Arc<Routing>) -> Through {
+    let target = move |from: &ReversePath, to: &Address| {
+        let from = from.address().and_then(Address::domain);
+        routing.target(from, to.host())
+    };
+    let way = target.clone();
+    Through {
+        goes: Box::new(move |from, to| way(from, to).route().through),
+        hand_on: Box::new(move |id, to, envelope, content| {
+            let delivery = delivery.clone();
+            let target = target(&envelope.from, &to);
+            Box::pin(async move {
+                let outcome = delivery.hand_on(&target, id, &envelope, &content).await;
+                through::Answer {
+                    verdict: match outcome.fate {
+                        Fate::Delivered(_) => Verdict::Taken,
+                        Fate::Deferred(_) => Verdict::Later,
+                        Fate::Failed => Verdict::Never,
+                    },
+                    host: match &outcome.peer {
+                        Some(peer) => peer.to_string(),
+                        None => target.to_string(),
+                    },
+                    reply: outcome.reply,
+                }
+            })
+        }),
+    }
 }

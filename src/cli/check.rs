@@ -140,6 +140,13 @@ fn outside(config: &Config) -> Vec<Trouble> {
         }
         Err(error) => trouble("signing".to_owned(), sources(&error).join(": ")),
     }
+    for (name, route) in &config.routes {
+        if let Some(path) = &route.password_file
+            && let Err(message) = check_readable(path, &runner)
+        {
+            trouble(format!("routes.{name}.password_file"), message);
+        }
+    }
     for (name, section) in &config.domains {
         if let Some(Recipients::File(path)) = &section.recipients
             && let Err(message) = check_readable(path, &runner)
@@ -240,6 +247,10 @@ fn in_force(config: &Config) -> String {
         );
         lines.push(("domain", text));
     }
+    lines.extend(config.relay().map(|route| ("relay", route.to_string())));
+    for (name, route) in &config.routes {
+        lines.push(("route", format!("{name}: {route}")));
+    }
     let signing = dkim::open(config).map(|signing| dkim::lines(&signing));
     let signing = signing.unwrap_or_default().into_iter();
     lines.extend(signing.map(|text| ("signing", text)));
@@ -264,7 +275,13 @@ fn in_force_json(config: &Config) -> Value {
         .into_iter()
         .map(|(name, text)| (name.to_owned(), text.into()))
         .collect();
+    let routes: serde_json::Map<_, _> = config
+        .routes
+        .iter()
+        .map(|(name, route)| (name.clone(), route.to_string().into()))
+        .collect();
     json!({
+        "relay": config.relay().map(|route| route.to_string()).ok(), "routes": routes,
         "hostname": config.hostname, "data_dir": config.data_dir, "user": config.user,
         "listen": config.listeners(), "admin": config.admin.listen.to_string(),
         "certificates": certificates(config), "checks": checks, "domains": domains,
@@ -371,7 +388,8 @@ mod tests {
     #[test]
     fn what_is_in_force_is_told_with_the_defaults_filled_in() {
         let text = "hostname = 'mx.example.com'\n[domains.'a.example']\n[domains.'b.example']\n\
-                    deliver = 'lmtp:unix:/run/dovecot/lmtp'\n";
+                    deliver = 'lmtp:unix:/run/dovecot/lmtp'\n[routes.smart]\nlogin = 'us'\n\
+                    to = 'smtp:smart.example:587'\npassword_file = '/p'\n";
         assert_eq!(
             in_force(&Config::parse(text).unwrap()),
             "hostname  mx.example.com\n\
@@ -385,7 +403,9 @@ mod tests {
              structure enforce: missing date reject, repeated field reject, malformed line reject\n\
              dmarc     enforce: p=reject reject, p=quarantine mark, temperror defer\n\
              domain    a.example to maildir:/var/lib/gatepost/mail/{domain}/{local}, recipients any\n\
-             domain    b.example to lmtp:unix:/run/dovecot/lmtp, recipients callout"
+             domain    b.example to lmtp:unix:/run/dovecot/lmtp, recipients callout\n\
+             relay     mx, tls may\n\
+             route     smart: smtp:smart.example:587, tls verify, as us"
         );
     }
 }

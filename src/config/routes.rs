@@ -35,8 +35,15 @@ impl Config {
     pub fn routing(&self) -> Result<Routing, Error> {
         let ours = self.ours()?.into_iter();
         let ours = ours.map(|(name, domain)| (name, domain.route));
-        let relay = self.resolve(&self.relay)?;
-        Ok(Routing::new(ours.collect(), &self.routes, relay))
+        Ok(Routing::new(ours.collect(), &self.routes, self.relay()?))
+    }
+
+    /// Where mail goes that is not ours and that no route names.
+    ///
+    /// # Errors
+    /// Only where [`Config::faults`] finds something.
+    pub fn relay(&self) -> Result<Route, Error> {
+        self.resolve(&self.relay)
     }
 
     /// What becomes of mail for each of our domains, with the defaults filled in.
@@ -96,7 +103,7 @@ impl Config {
             let found = route.faults().into_iter();
             faults.extend(found.map(|(key, message)| (path.key(&key), message)));
         }
-        if let Err(error) = self.resolve(&self.relay) {
+        if let Err(error) = self.relay() {
             faults.push((top.key("relay"), error.to_string()));
         }
         for (name, section) in &self.domains {

@@ -52,12 +52,14 @@ pub struct Deadlines {
     pub attempt: Duration,
 }
 
-/// `[delivery.reuse]`: connections are kept for the next message. Limits are per destination.
+/// `[delivery.reuse]`: connections are kept for the next message.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Reuse {
-    /// Idle connections kept, at most. 0 closes each after its message.
+    /// Idle connections kept to one destination, at most. 0 closes each after its message.
     pub connections: usize,
+    /// Idle connections kept to all destinations together, at most.
+    pub connections_in_all: usize,
     /// How long one may be idle before it is closed.
     #[serde(with = "humantime_serde")]
     pub idle: Duration,
@@ -97,6 +99,7 @@ impl Default for Reuse {
     fn default() -> Reuse {
         Reuse {
             connections: 20,
+            connections_in_all: 500,
             idle: Duration::from_secs(10),
             messages: 1000,
         }

@@ -56,6 +56,10 @@ pub use outcome::Fate;
 pub use outcome::Outcome;
 pub use target::Target;
 
+/// Less than the ten minutes that a client waits after its final dot (RFC 5321 §4.5.3.2.6), with some
+/// time for what comes before.
+const CLIENT_WAITS: Duration = Duration::from_secs(8 * 60);
+
 /// Why there can be no deliveries.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -118,11 +122,25 @@ impl Delivery {
         let attempt = self.hand_over(target, id, envelope, which, content);
         let outcomes = timeout(self.deadline, attempt).await.unwrap_or_else(|_| {
             let text = "the attempt took longer than it may ([delivery.deadlines] attempt)";
-            let reason = Response::ours(451, (4, 4, 2), text);
-            vec![Outcome::unreachable(reason); which.len()]
+            vec![too_slow(text); which.len()]
         });
         debug!(%id, host = %target, ?outcomes, "attempted");
         outcomes
+    }
+
+    /// As [`Delivery::attempt`], to the first recipient, for a client that waits for the outcome.
+    pub async fn hand_on(
+        &self,
+        target: &Target,
+        id: SpoolId,
+        envelope: &Envelope,
+        content: &Content,
+    ) -> Outcome {
+        let limit = self.deadline.min(CLIENT_WAITS);
+        let attempt = self.attempt(target, id, envelope, &[0], content);
+        let outcome = timeout(limit, attempt).await;
+        let outcome = outcome.ok().and_then(|mut outcomes| outcomes.pop());
+        outcome.unwrap_or_else(|| too_slow("the client would not have waited any longer"))
     }
 
     async fn hand_over(
@@ -249,6 +267,10 @@ impl Delivery {
             Outcome::of(Response::ours(451, (4, 3, 0), &text), Handover::Final)
         })
     }
+}
+
+fn too_slow(text: &str) -> Outcome {
+    Outcome::unreachable(Response::ours(451, (4, 4, 2), text))
 }
 
 /// What the replies to MAIL and RCPT say about a recipient.

@@ -19,11 +19,18 @@ struct Idle {
     since: Instant,
 }
 
-/// Idle connections, the longest idle first.
+/// The longest idle of each destination first. None of the lists is empty.
+#[derive(Debug, Default)]
+struct Kept {
+    by_target: HashMap<Target, Vec<Idle>>,
+    in_all: usize,
+}
+
+/// Idle connections.
 #[derive(Debug)]
 pub(super) struct Pool {
     limits: Reuse,
-    idle: Mutex<HashMap<Target, Vec<Idle>>>,
+    idle: Mutex<Kept>,
     filled: Notify,
 }
 
@@ -38,8 +45,13 @@ impl Pool {
 
     /// The connection that was used last, as the server most likely still has it.
     pub(super) fn take(&self, target: &Target) -> Option<Connected> {
-        let mut idle = self.lock();
-        let idle = idle.get_mut(target)?.pop()?;
+        let mut kept = self.lock();
+        let of_target = kept.by_target.get_mut(target)?;
+        let idle = of_target.pop()?;
+        if of_target.is_empty() {
+            kept.by_target.remove(target);
+        }
+        kept.in_all -= 1;
         (idle.since.elapsed() < self.limits.idle).then_some(idle.connection)
     }
 
@@ -49,19 +61,21 @@ impl Pool {
         if connection.transactions >= self.limits.messages.min(offered) {
             return Some(connection);
         }
-        let mut idle = self.lock();
-        let of_target = match idle.get_mut(target) {
-            Some(of_target) => of_target,
-            None => idle.entry(target.clone()).or_default(),
-        };
-        if of_target.len() >= self.limits.connections {
+        let mut kept = self.lock();
+        let of_target = kept.by_target.get(target).map_or(0, Vec::len);
+        if of_target >= self.limits.connections || kept.in_all >= self.limits.connections_in_all {
             return Some(connection);
         }
-        of_target.push(Idle {
+        let idle = Idle {
             connection,
             since: Instant::now(),
-        });
-        if of_target.len() == 1 {
+        };
+        match kept.by_target.get_mut(target) {
+            Some(of_target) => of_target.push(idle),
+            None => drop(kept.by_target.insert(target.clone(), vec![idle])),
+        }
+        kept.in_all += 1;
+        if of_target == 0 {
             self.filled.notify_one();
         }
         None
@@ -69,7 +83,12 @@ impl Pool {
 
     /// Drops the idle connections of a destination, without a word: it seems to have dropped us.
     pub(super) fn forget(&self, target: &Target) {
-        self.lock().remove(target);
+        let mut kept = self.lock();
+        let dropped = kept
+            .by_target
+            .remove(target)
+            .map_or(0, |of_target| of_target.len());
+        kept.in_all -= dropped;
     }
 
     /// Waits until connections have been idle for too long, and gives them. Cancel safe.
@@ -89,29 +108,30 @@ impl Pool {
     /// Takes all there are.
     pub(super) fn take_all(&self) -> Vec<Connected> {
         let all = std::mem::take(&mut *self.lock());
-        let idle = all.into_values().flatten();
+        let idle = all.by_target.into_values().flatten();
         idle.map(|idle| idle.connection).collect()
     }
 
     fn oldest(&self) -> Option<Instant> {
-        let idle = self.lock();
-        let firsts = idle.values().filter_map(|idle| idle.first());
+        let kept = self.lock();
+        let firsts = kept.by_target.values().filter_map(|idle| idle.first());
         firsts.map(|idle| idle.since).min()
     }
 
     fn take_expired(&self) -> Vec<Connected> {
         let limit: Duration = self.limits.idle;
         let mut expired = Vec::new();
-        let mut idle = self.lock();
-        for of_target in idle.values_mut() {
+        let mut kept = self.lock();
+        for of_target in kept.by_target.values_mut() {
             let stale = of_target.partition_point(|idle| idle.since.elapsed() >= limit);
             expired.extend(of_target.drain(..stale).map(|idle| idle.connection));
         }
-        idle.retain(|_, of_target| !of_target.is_empty());
+        kept.by_target.retain(|_, of_target| !of_target.is_empty());
+        kept.in_all -= expired.len();
         expired
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Target, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // Nothing is left half done under the lock.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

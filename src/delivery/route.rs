@@ -3,6 +3,7 @@
 //! A route says where and how, never who may: what is relayed is decided where mail comes in.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -102,11 +103,13 @@ impl Route {
     }
 
     /// What is asked of TLS: what is written, or `verify` where a password is sent, `may` elsewhere.
+    /// Only SMTP has TLS.
     pub fn tls(&self) -> Tls {
-        match (self.tls, &self.login) {
-            (Some(tls), _) => tls,
-            (None, Some(_)) => Tls::Verify,
-            (None, None) => Tls::May,
+        match (&self.to, self.tls, &self.login) {
+            (NextHop::Lmtp(_) | NextHop::LmtpUnix(_) | NextHop::Maildir(_), _, _) => Tls::None,
+            (NextHop::Smtp(_) | NextHop::Mx(_), Some(tls), _) => tls,
+            (NextHop::Smtp(_) | NextHop::Mx(_), None, Some(_)) => Tls::Verify,
+            (NextHop::Smtp(_) | NextHop::Mx(_), None, None) => Tls::May,
         }
     }
 
@@ -175,6 +178,28 @@ impl Route {
             (key.to_owned(), text)
         })
         .collect()
+    }
+}
+
+/// Where it leads, and the most of how.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, tls {}", self.to, self.tls())?;
+        if let Some(login) = &self.login {
+            write!(f, ", as {login}")?;
+        }
+        f.write_str(if self.through { ", through" } else { "" })
+    }
+}
+
+impl fmt::Display for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tls::None => "none",
+            Tls::May => "may",
+            Tls::Encrypt => "encrypt",
+            Tls::Verify => "verify",
+        })
     }
 }
 

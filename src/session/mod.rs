@@ -11,6 +11,7 @@ mod config;
 mod incoming;
 mod refusals;
 mod stream;
+pub mod through;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -29,6 +30,7 @@ use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::mail::address::ForwardPath;
 use crate::mail::address::ReversePath;
+use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SessionId;
 use crate::mail::id::SpoolId;
@@ -60,6 +62,8 @@ pub use crate::pipeline::loopback;
 use self::incoming::Incoming;
 use self::refusals::Refusals;
 use self::stream::Stream;
+use self::through::Through;
+use self::through::Verdict;
 
 /// How a listener does TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -94,6 +98,7 @@ pub struct Shared {
     rules: Arc<Rules>,
     pipeline: Pipeline,
     spool: Spool,
+    through: Through,
     acceptor: TlsAcceptor,
     budget: Budget,
     refusals: Refusals,
@@ -106,6 +111,7 @@ impl Shared {
         config: Config,
         pipeline: Pipeline,
         spool: Spool,
+        through: Through,
         certificates: &tls::Store,
         budget: Budget,
     ) -> Shared {
@@ -123,6 +129,7 @@ impl Shared {
             config,
             pipeline,
             spool,
+            through,
             acceptor: certificates.server_config().into(),
         }
     }
@@ -437,14 +444,30 @@ impl<'a> Session<'a> {
             .case
             .get_or_insert_with(|| Case::new(id, from.cloned().unwrap_or(ReversePath::Null)));
         let answer = self.shared.pipeline.recipient(&client, case, to).await;
+        let from = case.from.clone();
+        let answer = answer.and_then(|address| self.alone_if_through(&from, address));
         if let Err(refusal) = &answer {
-            events::refused(id, client.address, "rcpt", &case.from, to, refusal.reply());
+            events::refused(id, client.address, "rcpt", &from, to, refusal.reply());
         }
         answer
     }
 
-    /// Judges the message and stores it. The 250 that follows means: on disk.
-    async fn ask_message(&mut self, mut envelope: Envelope) -> Result<SpoolId, Refusal> {
+    /// Mail that goes through has one recipient; the others are to come in transactions of their own.
+    fn alone_if_through(&self, from: &ReversePath, address: Address) -> Result<Address, Refusal> {
+        let goes = |to: &Address| (self.shared.through.goes)(from, to);
+        let transaction = self.server.transaction();
+        let first = transaction.and_then(|transaction| transaction.recipients.first());
+        match first {
+            Some(first) if goes(&first.address) || goes(&address) => {
+                Err(Refusal::one_recipient_each())
+            }
+            Some(_) | None => Ok(address),
+        }
+    }
+
+    /// Judges the message, and stores it or hands it on. The 250 that follows means: on disk, here or
+    /// at the next hop.
+    async fn ask_message(&mut self, mut envelope: Envelope) -> Result<Reply, Refusal> {
         envelope.client = Some(self.connection.peer.ip());
         let answer = match self.incoming.take() {
             Some(incoming) if incoming.share.is_exhausted() => Err(Refusal::no_memory()),
@@ -476,7 +499,7 @@ impl<'a> Session<'a> {
         &mut self,
         envelope: &Envelope,
         received: Bytes,
-    ) -> Result<SpoolId, Refusal> {
+    ) -> Result<Reply, Refusal> {
         let shared = self.shared;
         let client = self.client();
         let id = self.id();
@@ -488,6 +511,13 @@ impl<'a> Session<'a> {
             .pipeline
             .message(&client, case, envelope, &received, now)
             .await?;
+        if let ([to], None) = (envelope.recipients.as_slice(), &passed.hold)
+            && (shared.through.goes)(&envelope.from, &to.address)
+        {
+            return self
+                .hand_on(id, &to.address, envelope, passed.content)
+                .await;
+        }
         let size = passed.content.len();
         let fate = match passed.hold {
             None => Fate::Deliver,
@@ -509,7 +539,30 @@ impl<'a> Session<'a> {
         }
         events::accepted(id, envelope, size);
         self.stored += 1;
-        Ok(id)
+        Ok(Reply::stored(id))
+    }
+
+    /// Hands the message on while the client waits.
+    async fn hand_on(
+        &mut self,
+        id: SpoolId,
+        to: &Address,
+        envelope: &Envelope,
+        content: Content,
+    ) -> Result<Reply, Refusal> {
+        let (began, size) = (Instant::now(), content.len());
+        let hand_on = &self.shared.through.hand_on;
+        let answer = hand_on(id, to.clone(), envelope.clone(), content).await;
+        let (host, reply) = (&answer.host, &answer.reply);
+        match answer.verdict {
+            Verdict::Taken => {
+                events::accepted(id, envelope, size);
+                events::delivered(id, to, host, reply, 1, began.elapsed());
+                self.stored += 1;
+            }
+            Verdict::Later | Verdict::Never => events::passed_back(id, to, host, reply),
+        }
+        answer.for_client()
     }
 
     fn client(&self) -> Client {

@@ -13,6 +13,7 @@ use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::mail::address::ForwardPath;
 use crate::mail::id::SpoolId;
+use crate::smtp::client::response::Response;
 
 /// An enhanced status code: class, subject, detail (RFC 3463 §2).
 pub type Enhanced = (u8, u16, u16);
@@ -158,6 +159,15 @@ impl Reply {
     /// RFC 5321 §4.1.1.4: from here on the message is ours.
     pub fn stored(id: SpoolId) -> Reply {
         Reply::made(250, (2, 0, 0), format!("OK, stored as {id}"))
+    }
+
+    /// From here on the message is the next hop's, who says so.
+    pub fn of_next_hop(said: &Response) -> Reply {
+        Reply {
+            code: said.code,
+            enhanced: said.enhanced,
+            text: said.lines().collect::<Vec<_>>().join("\n").into(),
+        }
     }
 
     /// RFC 3030 §3.1
@@ -487,6 +497,25 @@ impl Refusal {
     /// The last line of a message sent by BDAT ends with a CR.
     pub fn bare_newline() -> Refusal {
         Refusal(Reply::BARE_NEWLINE_IN_DATA)
+    }
+
+    /// What the next hop says to a message that is handed on while its client waits.
+    pub fn of_next_hop(said: &Response) -> Refusal {
+        Refusal(Reply::of_next_hop(said))
+    }
+
+    /// The next hop of such a message did not answer, or not to it.
+    pub fn next_hop_away() -> Refusal {
+        Refusal(Reply::fixed(
+            451,
+            (4, 4, 1),
+            "The server behind us cannot be reached now, try again later",
+        ))
+    }
+
+    /// Such a message has one recipient, as there is one answer (RFC 5321 §4.5.3.1.10).
+    pub fn one_recipient_each() -> Refusal {
+        Refusal(Reply::TOO_MANY_RECIPIENTS)
     }
 
     /// Too many messages are on their way in at once.

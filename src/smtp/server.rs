@@ -11,7 +11,6 @@ use crate::mail::address::Domain;
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
-use crate::mail::id::SpoolId;
 use crate::smtp::command;
 use crate::smtp::command::Chunk;
 use crate::smtp::command::Command;
@@ -285,7 +284,11 @@ impl Server {
                 });
                 self.say(Reply::RECIPIENT_OK)
             }
-            Err(refusal) => self.say(refusal.into_reply()),
+            Err(refusal) => match refusal.into_reply() {
+                // RFC 5321 §4.5.3.1.10: no error of the client's, who is to go on with DATA.
+                reply if reply.code == 452 => Step::Reply(reply),
+                reply => self.say(reply),
+            },
         }
     }
 
@@ -392,10 +395,10 @@ impl Server {
         }
     }
 
-    /// The message is stored, or it is refused.
-    pub fn message_answered(&mut self, answer: Result<SpoolId, Refusal>) -> Step {
+    /// The message is in safe hands, as the reply says, or it is refused.
+    pub fn message_answered(&mut self, answer: Result<Reply, Refusal>) -> Step {
         match answer {
-            Ok(id) => self.say(Reply::stored(id)),
+            Ok(reply) => self.say(reply),
             Err(refusal) => match refusal.into_reply() {
                 // Our trouble, or the DNS's, for which the client can do nothing.
                 reply if reply.code < 500 => Step::Reply(reply),
@@ -517,7 +520,7 @@ mod tests {
         assert_eq!(envelope.recipients.len(), 1);
         let id = "00000000001.1".parse().unwrap();
         assert_eq!(
-            server.message_answered(Ok(id)),
+            server.message_answered(Ok(Reply::stored(id))),
             Step::Reply(Reply::stored(id))
         );
         assert_eq!(server.transaction(), None);

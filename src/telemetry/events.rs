@@ -272,6 +272,12 @@ pub fn destination_up(host: &dyn Display, queued: usize) {
     info!(%host, queued, "destination up");
 }
 
+/// The next hop did not take a message that is handed on while its client waits; the client is told so.
+pub fn passed_back(id: SpoolId, rcpt: &Address, host: &dyn Display, reason: &dyn Display) {
+    counter!("gatepost_passed_back_total").increment(1);
+    info!(%id, %rcpt, %host, %reason, "passed back");
+}
+
 /// TLS with a next hop did not come off; mail goes there in plain text for an hour, as the route allows.
 pub fn no_tls_with_host(host: &dyn Display, reason: &dyn Display) {
     counter!("gatepost_host_tls_failures_total").increment(1);

@@ -77,6 +77,18 @@ const COUNTERS: &[(&str, &str)] = &[
         "Times that a destination could not be reached and its queue paused.",
     ),
     (
+        "gatepost_host_tls_failures_total",
+        "TLS handshakes with next hops that failed, after which mail went in plain text.",
+    ),
+    (
+        "gatepost_host_login_failures_total",
+        "Times that a next hop did not let us log in.",
+    ),
+    (
+        "gatepost_passed_back_total",
+        "Messages that a next hop did not take while their client waited.",
+    ),
+    (
         "gatepost_load_failures_total",
         "Times that a queued message could not be read for delivery.",
     ),

@@ -226,7 +226,7 @@ impl Game<'_> {
             serial: self.server.serial(),
         };
         let answer = match self.next() {
-            b"yes" => Ok(id),
+            b"yes" => Ok(Reply::stored(id)),
             b"later" => Err(Refusal::no_space()),
             _ => Err(Refusal::dmarc_reject("a.example")),
         };

@@ -198,7 +198,7 @@ impl Session {
                     serial: self.server.serial(),
                 };
                 let has_author = self.message.starts_with(b"From: ");
-                let answer = has_author.then_some(id);
+                let answer = has_author.then(|| Reply::stored(id));
                 let answer = answer.ok_or_else(|| Refusal::bad_author("no From field"));
                 self.server.message_answered(answer)
             }

@@ -26,6 +26,7 @@ mod proxy;
 mod queue;
 mod queue_command;
 mod reload;
+mod routes;
 mod smuggling;
 mod spf_dmarc;
 mod starttls;

@@ -2,11 +2,31 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::*;
+use bytes::Bytes;
+
+use super::Connection;
+use super::HELLO;
+use super::ID;
+use super::Server;
+use super::TAKEN;
+use super::attempt;
+use super::delivery;
+use super::envelope;
+use crate::delivery::Config;
+use crate::delivery::Delivery;
+use crate::delivery::Fate;
+use crate::delivery::Outcome;
+use crate::delivery::Target;
+use crate::delivery::next_hop::NextHop;
+use crate::delivery::outcome::Handover;
 use crate::delivery::route::Route;
 use crate::delivery::route::Tls;
+use crate::mail::address::Domain;
 use crate::mail::address::Host;
+use crate::mail::content::Content;
+use crate::mail::envelope::Envelope;
 
 const OFFERS_TLS: &str = "S 250-x|250-PIPELINING|250 STARTTLS";
 
@@ -374,7 +394,6 @@ async fn a_family_without_a_source_is_not_used() {
 
 #[tokio::test]
 async fn who_was_told_a_senders_wishes_is_told_apart_from_who_was_not() {
-    use crate::delivery::outcome::Handover;
     for (hello, scheme, want) in [
         ("S 250-x|250 DSN", "smtp", Handover::WishesPassedOn),
         ("S 250 x", "smtp", Handover::WishesUnknown),
@@ -391,4 +410,22 @@ async fn who_was_told_a_senders_wishes_is_told_apart_from_who_was_not() {
             .await;
         assert_eq!(outcomes[0].fate, Fate::Delivered(want), "{hello} {scheme}");
     }
+}
+
+#[tokio::test]
+async fn idle_connections_are_bounded_over_all_destinations() {
+    const CLOSED: Connection = &["C MAIL", "S 550 no", "C QUIT"];
+    let first = Server::start(&HELLO, &[&["C MAIL", "S 550 no", "C MAIL", "S 551 no"]]).await;
+    let second = Server::start(&HELLO, &[CLOSED]).await;
+    let mut config = Config::default();
+    config.reuse.connections_in_all = 1;
+    let delivery = delivery(&config);
+    for (server, want) in [
+        (&first, "failed 550 no"),
+        (&second, "failed 550 no"),
+        (&first, "failed 551 no"),
+    ] {
+        assert_eq!(one(&delivery, &server.target("smtp")).await, want);
+    }
+    second.messages().await;
 }

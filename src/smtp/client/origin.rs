@@ -26,7 +26,7 @@ const ROOM: usize = 512 - "XFORWARD\r\n".len();
 /// What stands for a value that is not known.
 const UNKNOWN: &str = "[UNAVAILABLE]";
 
-const NAMES: [&str; 6] = ["NAME", "ADDR", "PROTO", "IDENT", "SOURCE", "LOGIN"];
+const NAMES: [&str; 5] = ["NAME", "ADDR", "IDENT", "SOURCE", "LOGIN"];
 
 impl Attributes {
     /// Reads the words behind XFORWARD or XCLIENT in a reply to EHLO.
@@ -65,7 +65,6 @@ impl Origin<'_> {
         let values = [
             ("NAME", UNKNOWN.to_owned()),
             ("ADDR", self.address()),
-            ("PROTO", "ESMTP".to_owned()),
             ("IDENT", xtext(self.id)),
             ("SOURCE", source.to_owned()),
         ];
@@ -82,7 +81,6 @@ impl Origin<'_> {
         let values = [
             ("NAME", UNKNOWN.to_owned()),
             ("ADDR", self.address()),
-            ("PROTO", "ESMTP".to_owned()),
             ("LOGIN", login),
         ];
         lines("XCLIENT", attributes, &values)
@@ -145,7 +143,7 @@ mod tests {
             (
                 "NAME ADDR PROTO HELO SOURCE PORT IDENT",
                 Some("192.0.2.1"),
-                "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.1 PROTO=ESMTP IDENT=1K0.1 SOURCE=REMOTE\r\n",
+                "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.1 IDENT=1K0.1 SOURCE=REMOTE\r\n",
             ),
             (
                 "addr",

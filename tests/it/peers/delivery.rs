@@ -35,7 +35,7 @@ use crate::support::process;
 use crate::support::process::Process;
 use crate::support::wait_until;
 
-const ID: SpoolId = SpoolId {
+pub const ID: SpoolId = SpoolId {
     session: SessionId(1),
     serial: 1,
 };
@@ -49,7 +49,7 @@ fn delivery() -> Delivery {
     Delivery::new(&Config::default(), hostname, dns).unwrap()
 }
 
-fn envelope(to: &[&str]) -> Envelope {
+pub fn envelope(to: &[&str]) -> Envelope {
     Envelope {
         from: ReversePath::parse("<sender@x.example>").unwrap(),
         recipients: to.iter().map(|text| recipient(text)).collect(),
@@ -63,7 +63,7 @@ fn envelope(to: &[&str]) -> Envelope {
     }
 }
 
-fn content() -> Content {
+pub fn content() -> Content {
     // In two chunks, as the pipeline makes it.
     let prefix = Bytes::from_static(b"X-First: ours\r\n");
     Content::assemble(prefix, &Bytes::from_static(MESSAGE), &[])
@@ -92,7 +92,7 @@ fn by_name(dovecot: &Dovecot) -> Target {
 }
 
 /// A Postfix smtp-sink on a free port.
-fn sink(arguments: &[&str]) -> Option<(Process, u16)> {
+pub fn sink(arguments: &[&str]) -> Option<(Process, u16)> {
     if !process::present(&["smtp-sink"]) {
         return None;
     }

@@ -5,6 +5,8 @@ use std::net::UdpSocket;
 use std::process::Stdio;
 use std::time::Duration;
 
+use gatepost::delivery;
+use gatepost::delivery::Delivery;
 use gatepost::dns;
 use gatepost::dns::Dns;
 use gatepost::dns::Error;
@@ -12,6 +14,7 @@ use gatepost::dns::Existence;
 use gatepost::mail::address::Domain;
 use tempfile::TempDir;
 
+use crate::routes::to_exchangers;
 use crate::support::SOON;
 use crate::support::client::Client;
 use crate::support::free_port;
@@ -22,6 +25,7 @@ use crate::support::mailbox::field;
 use crate::support::mails::mail;
 use crate::support::process;
 use crate::support::process::Process;
+use crate::support::sink::Sink;
 use crate::support::wait_until;
 
 /// What both servers publish, as lines of a zone file.
@@ -33,6 +37,13 @@ const RECORDS: &[&str] = &[
     "host.test.example. A 192.0.2.1",
     "host.test.example. AAAA 2001:db8::1",
     "test.example. MX 10 host.test.example.",
+    "set.example. MX 20 worse.set.example.",
+    "set.example. MX 10 dead.set.example.",
+    "set.example. MX 10 best.set.example.",
+    "dead.set.example. A 127.0.0.1",
+    "best.set.example. A 127.0.0.3",
+    "worse.set.example. A 127.0.0.2",
+    "null.example. MX 0 .",
 ];
 
 /// One more: 2000 octets, which do not fit in a datagram of 1232.
@@ -216,6 +227,33 @@ async fn assert_answers(port: u16) {
     assert_eq!(dns.existence(&host).await, Ok(Existence::Exists));
 }
 
+/// Mail goes to the best exchanger that is there.
+async fn assert_exchangers(port: u16) {
+    let dns = Dns::new(&dns::Config {
+        servers: vec![dns::Server(([127, 0, 0, 1], port).into())],
+        ..dns::Config::default()
+    })
+    .expect("the configuration is right");
+    let delivery = Delivery::new(&delivery::Config::default(), domain("mx.ours.example"), dns);
+    let delivery = delivery.expect("TLS can be set up");
+    let port = free_port();
+    let _sinks = [
+        Sink::at(([127, 0, 0, 2], port).into(), "worse"),
+        Sink::at(([127, 0, 0, 3], port).into(), "best"),
+    ];
+    for _ in 0..5 {
+        let outcome = to_exchangers(&delivery, port, "a@set.example").await;
+        let peer = outcome.peer.expect("a server was spoken to");
+        assert_eq!(&*peer.name, "best.set.example");
+        // The next one is not sent over the same connection.
+        delivery.close().await;
+    }
+    for (to, code) in [("a@null.example", 556), ("a@none.example", 550)] {
+        let outcome = to_exchangers(&delivery, port, to).await;
+        assert_eq!(outcome.reply.code, code, "{to}");
+    }
+}
+
 fn domain(name: &str) -> Domain {
     Domain::parse(name).expect("a name")
 }
@@ -231,6 +269,20 @@ fn unbound_gives_what_spf_and_dmarc_need() {
 fn bind_gives_what_spf_and_dmarc_need() {
     if let Some(peer) = bind() {
         assert_judged(peer.port);
+    }
+}
+
+#[tokio::test]
+async fn unbound_leads_to_the_best_exchanger() {
+    if let Some(peer) = unbound() {
+        assert_exchangers(peer.port).await;
+    }
+}
+
+#[tokio::test]
+async fn bind_leads_to_the_best_exchanger() {
+    if let Some(peer) = bind() {
+        assert_exchangers(peer.port).await;
     }
 }
 

@@ -9,4 +9,5 @@ mod demo;
 mod dns;
 mod dovecot;
 mod postfix;
+mod routes;
 mod signing;

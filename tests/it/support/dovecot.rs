@@ -82,6 +82,11 @@ impl Dovecot {
         format!("lmtp:{}", self.tcp)
     }
 
+    /// The unix socket at which other programs have logins checked.
+    pub fn auth(&self) -> PathBuf {
+        self.path("auth")
+    }
+
     /// The mailbox of one of its users.
     pub fn mailbox(&self, user: &str) -> Mailbox {
         Mailbox::at(self.path("mail").join(user))
@@ -138,6 +143,12 @@ userdb {{
 plugin {{
   quota = maildir:User quota
   quota_grace = 0%%
+}}
+auth_mechanisms = plain login scram-sha-256
+service auth {{
+  unix_listener {folder}/auth {{
+    mode = 0666
+  }}
 }}
 service lmtp {{
   unix_listener {folder}/lmtp {{

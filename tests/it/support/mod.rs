@@ -15,6 +15,7 @@ pub mod mailbox;
 pub mod mails;
 pub mod postfix;
 pub mod process;
+pub mod sink;
 
 use std::net::Ipv4Addr;
 use std::net::TcpListener;

@@ -42,6 +42,11 @@ pub struct Postfix {
 impl Postfix {
     /// Starts one and waits until it takes connections.
     pub fn start(onward: Onward) -> Postfix {
+        Postfix::start_with(onward, "")
+    }
+
+    /// As [`Postfix::start`], with more lines for its main.cf, which count before those above.
+    pub fn start_with(onward: Onward, more: &str) -> Postfix {
         let postfix = Postfix {
             folder: TempDir::new().expect("a temporary folder"),
             smtp: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())),
@@ -55,7 +60,8 @@ impl Postfix {
             .expect("the package made the user");
         nix::unistd::chown(&postfix.path("data"), Some(owner.uid), None).expect("we are root");
         Certificate::make(&postfix.path("certs"), "postfix.gate.example");
-        fs::write(postfix.path("config/main.cf"), postfix.main(onward)).expect("written");
+        let main = format!("{}{more}", postfix.main(onward));
+        fs::write(postfix.path("config/main.cf"), main).expect("written");
         fs::write(postfix.path("config/master.cf"), postfix.master()).expect("written");
         postfix.control("start");
         wait_until(SOON, "postfix", || TcpStream::connect(postfix.smtp).ok());
