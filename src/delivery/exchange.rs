@@ -29,10 +29,8 @@ use super::outcome::Handover;
 use super::outcome::Peer;
 use crate::mail::address::Domain;
 use crate::mail::envelope::Envelope;
-use crate::mail::envelope::Recipient;
 use crate::smtp::client::Protocol;
 use crate::smtp::client::capabilities::Capabilities;
-use crate::smtp::client::commands;
 use crate::smtp::client::dots;
 use crate::smtp::client::response::Class;
 use crate::smtp::client::response::Response;
@@ -48,7 +46,7 @@ const SLICES: usize = 256;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What is written, piece by piece.
-type Pieces<'a> = Box<dyn Iterator<Item = &'a [u8]> + Send + 'a>;
+pub(super) type Pieces<'a> = Box<dyn Iterator<Item = &'a [u8]> + Send + 'a>;
 
 /// A connection whose server has said what it offers.
 #[derive(Debug)]
@@ -59,7 +57,7 @@ pub(super) struct Exchange<S> {
     name: Box<str>,
     protocol: Protocol,
     pub(super) offered: Capabilities,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     /// What came and was not read as a reply yet.
     buffer: BytesMut,
     /// How many transactions there were.
@@ -313,30 +311,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
     }
 
-    /// Asks whether the server takes mail for `recipient`: MAIL FROM:<>, RCPT, RSET. None where the
-    /// question cannot be put to it. The first response is that to MAIL, the second that to RCPT.
-    pub(super) async fn callout(
-        &mut self,
-        recipient: &Recipient,
-    ) -> Result<Option<[Response; 2]>, Broken> {
-        self.transactions += 1;
-        let Some([mail, rcpt, reset]) = commands::callout(recipient, &self.offered) else {
-            return Ok(None);
-        };
-        if !self.offered.pipelining {
-            let mail = self.ask("MAIL", &mail).await?;
-            let rcpt = self.ask("RCPT", &rcpt).await?;
-            let reset = self.ask("RSET", &reset).await?;
-            return done("RSET", reset).map(|()| Some([mail, rcpt]));
-        }
-        let lines = [mail.as_bytes(), rcpt.as_bytes(), reset.as_bytes()];
-        self.write(Box::new(lines.into_iter())).await?;
-        let mail = self.read("MAIL", self.deadlines.mail).await?;
-        let rcpt = self.read("RCPT", self.deadlines.recipient).await?;
-        let reset = self.read("RSET", self.deadlines.mail).await?;
-        done("RSET", reset).map(|()| Some([mail, rcpt]))
-    }
-
     /// Whether the server is still there and silent, as far as can be told without waiting.
     pub(super) async fn is_idle(&mut self) -> bool {
         let mut byte = [0; 1];
@@ -371,7 +345,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     }
 
     /// Reads one reply.
-    async fn read(&mut self, to: &'static str, limit: Duration) -> Result<Response, Broken> {
+    pub(super) async fn read(
+        &mut self,
+        to: &'static str,
+        limit: Duration,
+    ) -> Result<Response, Broken> {
         timeout(limit, self.read_unlimited(to))
             .await
             .unwrap_or(Err(Broken::Silence { to, limit }))
@@ -400,7 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
 
     /// Writes the pieces in order, many in one system call. Holds no more than those of one call:
     /// all pieces of a message of dots would take ten times its memory.
-    async fn write(&mut self, mut pieces: Pieces<'_>) -> Result<(), Broken> {
+    pub(super) async fn write(&mut self, mut pieces: Pieces<'_>) -> Result<(), Broken> {
         loop {
             let some = pieces.by_ref().filter(|piece| !piece.is_empty());
             let mut batch: Vec<IoSlice<'_>> = some.take(SLICES).map(IoSlice::new).collect();
@@ -427,13 +405,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             Ok(Err(source)) => Err(Broken::writing(source)),
             Err(_) => Err(Broken::Stuck { limit }),
         }
-    }
-}
-
-/// A server that refuses what cannot be refused is somewhere else in the dialogue than we are.
-fn done(to: &'static str, response: Response) -> Result<(), Broken> {
-    match response.class() {
-        Class::Done => Ok(()),
-        Class::GoOn | Class::Later | Class::Never => Err(Broken::refused(to, response)),
     }
 }

@@ -8,6 +8,7 @@
 //! again by the same attempt; a Return-Path stands in front of a finally delivered message once.
 
 mod broken;
+mod callout;
 pub mod config;
 mod connect;
 mod exchange;
@@ -38,7 +39,6 @@ use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
 use crate::mail::id::SpoolId;
-use crate::smtp::client::response::Class;
 use crate::smtp::client::response::Response;
 use connect::Connector;
 use hosts::Hosts;
@@ -198,10 +198,10 @@ impl Delivery {
                 }
                 Ok(Some([mail, rcpt])) if !mail.is_goodbye() && !rcpt.is_goodbye() => {
                     self.keep(target, connection).await;
-                    return answer(mail, rcpt);
+                    return callout::answer(mail, rcpt);
                 }
                 Ok(Some(_)) | Err(_) if age == Age::Used => self.pool.forget(target),
-                Ok(Some([mail, rcpt])) => return answer(mail, rcpt),
+                Ok(Some([mail, rcpt])) => return callout::answer(mail, rcpt),
                 Err(broken) => return Answer::Unsure(broken.response()),
             }
         }
@@ -271,29 +271,6 @@ impl Delivery {
 
 fn too_slow(text: &str) -> Outcome {
     Outcome::unreachable(Response::ours(451, (4, 4, 2), text))
-}
-
-/// What the replies to MAIL and RCPT say about a recipient.
-fn answer(mail: Response, rcpt: Response) -> Answer {
-    match (mail.class(), rcpt.class()) {
-        (Class::Done, Class::Done) => Answer::Exists,
-        (Class::Done, Class::Never) if names_no_mailbox(&rcpt) => Answer::Unknown(rcpt),
-        (Class::Done, Class::GoOn | Class::Later | Class::Never) => Answer::Unsure(rcpt),
-        // Whoever refuses the null sender says nothing about the recipient.
-        (Class::GoOn | Class::Later | Class::Never, _) => Answer::Unsure(mail),
-    }
-}
-
-/// Whether a refusal says that there is no such mailbox. One that is full or closed, or a policy that
-/// has something against us, says nothing of the kind, whatever its class.
-fn names_no_mailbox(rcpt: &Response) -> bool {
-    // RFC 5321 §4.2.3
-    matches!(rcpt.code, 550 | 551 | 553)
-        && match rcpt.enhanced {
-            // RFC 3463 §3.2: all of x.1 is about addresses, and these two about the sender's.
-            Some((_, subject, detail)) => subject == 1 && !matches!(detail, 7 | 8),
-            None => true,
-        }
 }
 
 #[cfg(test)]

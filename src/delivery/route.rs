@@ -129,7 +129,7 @@ impl Route {
             (Some(_), Some(path)) if !path.is_absolute() => {
                 fault("password_file", "give the full path, from the first / on");
             }
-            (Some(_), Some(_)) if !matches!(self.tls(), Tls::Encrypt | Tls::Verify) => fault(
+            (Some(_), Some(_)) if matches!(self.tls, Some(Tls::None | Tls::May)) => fault(
                 "tls",
                 "anybody on the way could read the password; give \"verify\" or \"encrypt\"",
             ),

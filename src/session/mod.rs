@@ -30,7 +30,6 @@ use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::mail::address::ForwardPath;
 use crate::mail::address::ReversePath;
-use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SessionId;
 use crate::mail::id::SpoolId;
@@ -63,7 +62,6 @@ use self::incoming::Incoming;
 use self::refusals::Refusals;
 use self::stream::Stream;
 use self::through::Through;
-use self::through::Verdict;
 
 /// How a listener does TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -452,19 +450,6 @@ impl<'a> Session<'a> {
         answer
     }
 
-    /// Mail that goes through has one recipient; the others are to come in transactions of their own.
-    fn alone_if_through(&self, from: &ReversePath, address: Address) -> Result<Address, Refusal> {
-        let goes = |to: &Address| (self.shared.through.goes)(from, to);
-        let transaction = self.server.transaction();
-        let first = transaction.and_then(|transaction| transaction.recipients.first());
-        match first {
-            Some(first) if goes(&first.address) || goes(&address) => {
-                Err(Refusal::one_recipient_each())
-            }
-            Some(_) | None => Ok(address),
-        }
-    }
-
     /// Judges the message, and stores it or hands it on. The 250 that follows means: on disk, here or
     /// at the next hop.
     async fn ask_message(&mut self, mut envelope: Envelope) -> Result<Reply, Refusal> {
@@ -540,29 +525,6 @@ impl<'a> Session<'a> {
         events::accepted(id, envelope, size);
         self.stored += 1;
         Ok(Reply::stored(id))
-    }
-
-    /// Hands the message on while the client waits.
-    async fn hand_on(
-        &mut self,
-        id: SpoolId,
-        to: &Address,
-        envelope: &Envelope,
-        content: Content,
-    ) -> Result<Reply, Refusal> {
-        let (began, size) = (Instant::now(), content.len());
-        let hand_on = &self.shared.through.hand_on;
-        let answer = hand_on(id, to.clone(), envelope.clone(), content).await;
-        let (host, reply) = (&answer.host, &answer.reply);
-        match answer.verdict {
-            Verdict::Taken => {
-                events::accepted(id, envelope, size);
-                events::delivered(id, to, host, reply, 1, began.elapsed());
-                self.stored += 1;
-            }
-            Verdict::Later | Verdict::Never => events::passed_back(id, to, host, reply),
-        }
-        answer.for_client()
     }
 
     fn client(&self) -> Client {

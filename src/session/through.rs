@@ -7,6 +7,9 @@
 
 use std::pin::Pin;
 
+use tokio::time::Instant;
+
+use super::Session;
 use crate::mail::address::Address;
 use crate::mail::address::ReversePath;
 use crate::mail::content::Content;
@@ -16,6 +19,7 @@ use crate::smtp::client::response::Response;
 use crate::smtp::client::response::Speaker;
 use crate::smtp::reply::Refusal;
 use crate::smtp::reply::Reply;
+use crate::telemetry::events;
 
 /// Whether mail from this sender to this recipient goes through.
 pub type Goes = Box<dyn Fn(&ReversePath, &Address) -> bool + Send + Sync>;
@@ -58,10 +62,52 @@ pub enum Verdict {
     Never,
 }
 
+impl Session<'_> {
+    /// Mail that goes through has one recipient; the others are to come in transactions of their own.
+    pub(super) fn alone_if_through(
+        &self,
+        from: &ReversePath,
+        address: Address,
+    ) -> Result<Address, Refusal> {
+        let goes = |to: &Address| (self.shared.through.goes)(from, to);
+        let transaction = self.server.transaction();
+        let first = transaction.and_then(|transaction| transaction.recipients.first());
+        match first {
+            Some(first) if goes(&first.address) || goes(&address) => {
+                Err(Refusal::one_recipient_each())
+            }
+            Some(_) | None => Ok(address),
+        }
+    }
+
+    /// Hands the message on while the client waits.
+    pub(super) async fn hand_on(
+        &mut self,
+        id: SpoolId,
+        to: &Address,
+        envelope: &Envelope,
+        content: Content,
+    ) -> Result<Reply, Refusal> {
+        let (began, size) = (Instant::now(), content.len());
+        let hand_on = &self.shared.through.hand_on;
+        let answer = hand_on(id, to.clone(), envelope.clone(), content).await;
+        let (host, reply) = (&answer.host, &answer.reply);
+        match answer.verdict {
+            Verdict::Taken => {
+                events::accepted(id, envelope, size);
+                events::delivered(id, to, host, reply, 1, began.elapsed());
+                self.stored += 1;
+            }
+            Verdict::Later | Verdict::Never => events::passed_back(id, to, host, reply),
+        }
+        answer.for_client()
+    }
+}
+
 impl Answer {
     /// What the client is told: the next hop's own words. What we found on the way there is for the log,
     /// and no stranger's business.
-    pub(super) fn for_client(&self) -> Result<Reply, Refusal> {
+    fn for_client(&self) -> Result<Reply, Refusal> {
         match (self.verdict, self.reply.speaker) {
             (Verdict::Taken, _) => Ok(Reply::of_next_hop(&self.reply)),
             (Verdict::Never, _) => Err(Refusal::of_next_hop(&self.reply)),

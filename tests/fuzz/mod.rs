@@ -17,6 +17,7 @@ mod configuration;
 mod dialogue;
 mod handover;
 mod headers;
+mod logins;
 mod messages;
 mod replies;
 
