@@ -104,7 +104,7 @@ impl Connector {
                 Err(_) => Some(Broken::Silence { to: "AUTH", limit }.response()),
             };
             if let Some(refusal) = refusal {
-                events::login_failed(connected.peer(), login, &refusal);
+                events::login_failed_at_host(connected.peer(), login, &refusal);
                 return Err(Outcome::unreachable(refusal).from(connected.peer()));
             }
         }

@@ -285,9 +285,9 @@ pub fn no_tls_with_host(host: &dyn Display, reason: &dyn Display) {
 }
 
 /// A next hop did not let us log in. Until it does, nothing goes by this route.
-pub fn login_failed(host: &dyn Display, login: &str, reason: &dyn Display) {
+pub fn login_failed_at_host(host: &dyn Display, user: &str, reason: &dyn Display) {
     counter!("gatepost_host_login_failures_total").increment(1);
-    error!(%host, login, %reason, "cannot log in at next hop");
+    error!(%host, user, %reason, "cannot log in at next hop");
 }
 
 /// A queued message could not be read for delivery; it is tried again in `next`.

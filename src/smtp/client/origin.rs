@@ -3,6 +3,9 @@
 //!
 //! With XFORWARD the next hop writes it down, with XCLIENT it takes us for that client. Both name
 //! what is told in their line of EHLO; nothing else is told.
+//!
+//! # Limits
+//! The client's own name is not told, as the envelope does not carry it.
 
 use std::net::IpAddr;
 

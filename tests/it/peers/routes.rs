@@ -29,8 +29,11 @@ use super::delivery::content;
 use super::delivery::envelope;
 use super::delivery::sink;
 use crate::support::SOON;
+use crate::support::client::Client;
 use crate::support::dovecot;
 use crate::support::dovecot::Dovecot;
+use crate::support::gateway::Site;
+use crate::support::mails::mail;
 use crate::support::postfix;
 use crate::support::postfix::Onward;
 use crate::support::postfix::Postfix;
@@ -89,6 +92,10 @@ async fn postfix_lets_us_in_by_each_mechanism_and_not_with_a_wrong_password() {
         assert_eq!(outcome.fate, want, "{mechanism}: {outcome:?}");
         let name = format!("sasl_method={}", mechanism.to_uppercase());
         assert!(postfix.log().contains(&name), "{}", postfix.log());
+        if mechanism != "scram-sha-256" {
+            continue;
+        }
+        // Once is enough: Dovecot has who guesses wait.
         let outcome = attempt(&login(&wrong), &envelope).await;
         assert_eq!(
             outcome.fate,
@@ -163,4 +170,49 @@ async fn a_sink_that_fails_at_a_step_fails_or_defers_what_it_was_given() {
             assert!(want.contains(&outcome.fate), "{option} {step}: {outcome:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn postfix_with_which_no_tls_comes_about_gets_plain_text_or_nothing() {
+    if !postfix::present() {
+        return;
+    }
+    // Older than anything that we speak.
+    let postfix = Postfix::start_with(Onward::Mailboxes, "smtpd_tls_protocols = TLSv1\n");
+    let envelope = envelope(&["user@gate.example"]);
+    for (tls, want) in [
+        (Tls::May, Fate::Delivered(Handover::WishesPassedOn)),
+        (Tls::Encrypt, Fate::Deferred(Cause::Destination)),
+        (Tls::Verify, Fate::Deferred(Cause::Destination)),
+    ] {
+        let target = by(&postfix.target(), |route| route.tls = Some(tls));
+        let outcome = attempt(&target, &envelope).await;
+        assert_eq!(outcome.fate, want, "{tls}: {outcome:?}");
+    }
+    assert_eq!(postfix.mailbox("user").wait_for(1).len(), 1);
+    let log = postfix.log();
+    assert!(log.contains("SSL_accept error"), "{log}");
+}
+
+#[test]
+fn the_client_is_told_by_dovecot_that_a_mailbox_is_full() {
+    if !dovecot::present() {
+        return;
+    }
+    let dovecot = Dovecot::start();
+    let route = format!(
+        "[routes.dovecot]\nto = \"{}\"\nthrough = true\n",
+        dovecot.unix()
+    );
+    let site = Site::new().delivering_to("dovecot").knowing("callout");
+    let gateway = site.with(&route).start();
+    let mut client = Client::hello(gateway.smtp());
+    let message = mail("a@client.example", "full");
+    let reply = client.hand_over("a@client.example", "user@gate.example", &message);
+    assert!(reply.contains("<user@gate.example>"), "{reply}");
+    dovecot.mailbox("user").first();
+    let reply = client.deliver("a@client.example", "full@gate.example", &message);
+    assert!(reply.contains(".2.2 <full@gate.example>"), "{reply}");
+    client.expect("MAIL FROM:<a@client.example>", "250");
+    client.expect("RCPT TO:<nobody@gate.example>", "550 5.1.1");
 }
