@@ -114,7 +114,7 @@ impl Config {
                 Err(error @ Error::Unknown(..)) => vec![("deliver".to_owned(), error.to_string())],
             };
             let found = found.into_iter();
-            faults.extend(found.map(|(key, message)| (path.key(&key), message)));
+            faults.extend(found.map(|(key, message)| (path.join(&KeyPath::parse(&key)), message)));
         }
         faults.extend(self.domain_faults("recipient_domains", |route| &route.recipient_domains));
         faults.extend(self.domain_faults("sender_domains", |route| &route.sender_domains));
