@@ -2,7 +2,8 @@
 //!
 //! Mail goes one way, and the modules stand in that order: [`accept`] takes the connection,
 //! [`session`] carries the dialogue that [`smtp`] speaks, [`pipeline`] decides, [`spool`] keeps what
-//! was accepted until [`scheduler`] has had [`delivery`] hand it on. ARCHITECTURE.md is the map.
+//! was accepted until [`scheduler`] has had [`delivery`] hand it on, or [`report`] tell its sender.
+//! ARCHITECTURE.md is the map.
 
 pub mod cli;
 
@@ -19,6 +20,7 @@ pub mod delivery;
 pub mod directory;
 pub mod dns;
 pub mod mail;
+pub mod report;
 pub mod scheduler;
 pub mod sign;
 pub mod smtp;

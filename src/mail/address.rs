@@ -198,6 +198,14 @@ impl Address {
         }
     }
 
+    /// Who writes reports for a host.
+    pub fn mailer_daemon(hostname: &Domain) -> Address {
+        Address {
+            local: "MAILER-DAEMON".into(),
+            host: Host::Domain(hostname.clone()),
+        }
+    }
+
     /// The local part, without quotes and backslashes.
     pub fn local(&self) -> &str {
         &self.local

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::headers;
+
 /// The whole message, header and body, every line ended by CRLF, without dot-stuffing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Content {
@@ -27,6 +29,32 @@ impl Content {
         chunks.push(received.slice(at..));
         chunks.retain(|chunk| !chunk.is_empty());
         Content { chunks }
+    }
+
+    /// These, one behind the other. Copies nothing.
+    pub fn join(pieces: impl IntoIterator<Item = Content>) -> Content {
+        let chunks = pieces.into_iter().flat_map(|piece| piece.chunks).collect();
+        Content { chunks }
+    }
+
+    /// The header without the empty line behind it; of one longer than `most` octets, the fields that
+    /// are within.
+    pub fn header(&self, most: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        for chunk in self.chunks() {
+            read.extend_from_slice(&chunk[..chunk.len().min(most - read.len())]);
+        }
+        let mut fields = headers::fields(&read);
+        let last = fields.by_ref().last();
+        let end = match last {
+            // The last field may go on behind what was read.
+            Some(last) if last.range.end == read.len() && read.len() < self.len() => {
+                last.range.start
+            }
+            Some(_) | None => fields.position(),
+        };
+        read.truncate(end);
+        read
     }
 
     /// The bytes in order. No chunk is empty.
@@ -70,6 +98,25 @@ pub fn without_blank_end(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_header_ends_before_the_empty_line_or_behind_the_last_field_that_fits() {
+        let pieces = ["A: 1\r\nB: ", "2\r\n 3\r\n", "\r\nC: body\r\n"];
+        let pieces = pieces.map(|piece| Content::from(Bytes::from_static(piece.as_bytes())));
+        let content = Content::join(pieces);
+        let whole = "A: 1\r\nB: 2\r\n 3\r\n";
+        for (most, want) in [
+            (1000, whole),
+            (whole.len() + 2, whole),
+            (whole.len(), "A: 1\r\n"),
+            (8, "A: 1\r\n"),
+            (0, ""),
+        ] {
+            assert_eq!(content.header(most), want.as_bytes(), "{most}");
+        }
+        let no_header = Content::from(Bytes::from_static(b"\r\nbody\r\n"));
+        assert_eq!(no_header.header(1000), b"");
+    }
 
     #[test]
     fn removed_ranges_leave_no_trace() {

@@ -159,10 +159,34 @@ pub fn deferred(
     info!(%id, %rcpt, %host, %reason, attempt, next = ?next, "deferred");
 }
 
-/// One recipient will not be tried again; the message is kept in the spool for the operator.
+/// One recipient will not be tried again; whoever was to be told is told.
 pub fn failed(id: SpoolId, rcpt: &Address, host: &dyn Display, reason: &dyn Display, attempt: u32) {
     counter!("gatepost_failed_total").increment(1);
-    warn!(%id, %rcpt, %host, %reason, attempt, "failed, held");
+    info!(%id, %rcpt, %host, %reason, attempt, "failed");
+}
+
+/// Somebody is told what became of a message: the report is in the spool, by its own id.
+pub fn reported(
+    id: SpoolId,
+    report: SpoolId,
+    action: &'static str,
+    to: &Address,
+    recipients: usize,
+) {
+    counter!("gatepost_reports_total", "action" => action).increment(1);
+    info!(%id, %report, action, %to, recipients, "reported");
+}
+
+/// One recipient has failed, and nobody is told of it.
+pub fn not_reported(id: SpoolId, rcpt: &Address, reason: &str) {
+    counter!("gatepost_unreported_total").increment(1);
+    warn!(%id, %rcpt, reason, "failure not reported");
+}
+
+/// A report could not be stored. One of a failure is tried again with its recipients.
+pub fn report_failed(id: SpoolId, action: &'static str, reason: &dyn Display) {
+    counter!("gatepost_report_failures_total").increment(1);
+    error!(%id, action, %reason, "report not stored");
 }
 
 /// A message is kept and not delivered until an operator releases it.

@@ -49,6 +49,14 @@ const COUNTERS: &[(&str, &str)] = &[
         "Recipients that will not be tried again.",
     ),
     (
+        "gatepost_unreported_total",
+        "Recipients that have failed and of whom nobody is told.",
+    ),
+    (
+        "gatepost_report_failures_total",
+        "Reports to senders that could not be stored.",
+    ),
+    (
         "gatepost_held_total",
         "Messages kept until an operator releases them.",
     ),
@@ -111,6 +119,10 @@ const LABELLED: &[(&str, &str)] = &[
     (
         "gatepost_would_refuse_total",
         "Refusals that a rule in observe mode would have given, by stage.",
+    ),
+    (
+        "gatepost_reports_total",
+        "Reports of what became of a message, by what they tell: failed, delayed, delivered, relayed.",
     ),
 ];
 
