@@ -44,6 +44,7 @@ use crate::mail::address::ReversePath;
 use crate::mail::envelope::Recipient;
 use crate::pipeline;
 use crate::pipeline::Pipeline;
+use crate::report::Reporter;
 use crate::scheduler::Route;
 use crate::scheduler::Scheduler;
 use crate::session::Budget;
@@ -231,7 +232,19 @@ impl Gateway {
             self.config.queue.clone(),
             self.spool.clone(),
             self.delivery.clone(),
+            self.reporter(),
             self.route.subscribe(),
+        )
+    }
+
+    fn reporter(&self) -> Reporter {
+        let hostname = self.config.hostname.clone();
+        let unsigned = Arc::new(|_: &_, _: &_, _| Ok(None));
+        Reporter::new(
+            self.config.bounces.clone(),
+            hostname,
+            self.spool.clone(),
+            unsigned,
         )
     }
 
@@ -299,6 +312,7 @@ impl Gateway {
         keep("spool", &old.spool, &mut new.spool);
         keep("delivery", &old.delivery, &mut new.delivery);
         keep("queue", &old.queue, &mut new.queue);
+        keep("bounces", &old.bounces, &mut new.bounces);
         keep("admin", &old.admin, &mut new.admin);
         keep("log.target", &old.log.target, &mut new.log.target);
     }

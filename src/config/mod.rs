@@ -37,6 +37,7 @@ use crate::dns;
 use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::pipeline;
+use crate::report;
 use crate::scheduler;
 use crate::session;
 use crate::session::Service;
@@ -74,6 +75,8 @@ pub struct Config {
     pub delivery: delivery::Config,
     /// `[queue]`: how much is tried at once, and how often.
     pub queue: scheduler::Config,
+    /// `[bounces]`: what senders are told of their mail.
+    pub bounces: report::Config,
     /// `[session]`: the limits of one dialogue.
     pub session: session::Config,
     /// `[directory]`: how long an answer about a recipient is believed.
@@ -114,6 +117,7 @@ impl Default for Config {
             spool: spool::Config::default(),
             delivery: delivery::Config::default(),
             queue: scheduler::Config::default(),
+            bounces: report::Config::default(),
             session: session::Config::default(),
             directory: directory::Config::default(),
             spf: pipeline::spf::Config::default(),
@@ -200,6 +204,7 @@ impl Config {
         section("spool", self.spool.faults());
         section("delivery", self.delivery.faults());
         section("queue", self.queue.faults());
+        section("bounces", self.bounces.faults());
         section("session", self.session.faults());
         section("directory", self.directory.faults());
         section("spf", self.spf.faults());

@@ -85,7 +85,16 @@ impl Outcome {
         }
     }
 
-    /// The same, from this peer.
+    /// There is no way to the recipient, for now.
+    pub fn no_route(text: &str) -> Outcome {
+        Outcome {
+            fate: Fate::Deferred(Cause::Message),
+            reply: Response::ours(451, (4, 4, 4), text), // RFC 3463 §3.5: unable to route
+            peer: None,
+        }
+    }
+
+    /// This, from this peer.
     pub(super) fn from(self, peer: &Arc<Peer>) -> Outcome {
         Outcome {
             peer: Some(Arc::clone(peer)),

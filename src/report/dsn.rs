@@ -140,7 +140,7 @@ fn returned(report: &Report<'_>) -> Returned {
     }
 }
 
-/// The header of the report, with the empty line.
+/// The header of the report. The empty line comes with the first part.
 fn top(report: &Report<'_>, original: &[u8], boundary: &str) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| text.push_str(&folded(name, value));
@@ -165,7 +165,7 @@ fn top(report: &Report<'_>, original: &[u8], boundary: &str) -> String {
     field("MIME-Version", "1.0");
     // RFC 6522 §3
     text.push_str(&format!(
-        "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\r\n"
+        "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n"
     ));
     text
 }

@@ -52,7 +52,7 @@ impl Kind {
     }
 
     /// RFC 3464 §2.3.3
-    pub(super) fn action(self) -> &'static str {
+    pub fn action(self) -> &'static str {
         match self {
             Kind::Failed => "failed",
             Kind::Delayed { .. } => "delayed",

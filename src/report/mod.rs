@@ -40,8 +40,9 @@ pub use config::Config;
 pub use finding::Finding;
 pub use finding::Kind;
 
-/// Signs a message of this author: gives the fields to put in front; "" where there is no key for it.
-pub type Sign = Arc<dyn Fn(&Address, &[u8], SystemTime) -> Result<String, String> + Send + Sync>;
+/// Signs a message of this author: gives the fields to put in front; None where there is no key for it.
+pub type Sign =
+    Arc<dyn Fn(&Address, &Content, SystemTime) -> Result<Option<String>, String> + Send + Sync>;
 
 /// Why nobody was told. It is to be tried again later.
 #[derive(Debug, thiserror::Error)]
@@ -194,8 +195,8 @@ impl Reporter {
             now,
             full_up_to: self.config.full_up_to.as_u64(),
         });
-        let signature = (self.sign)(&self.from, &content.to_bytes(), now);
-        let signature = Content::from(Bytes::from(signature.map_err(Error::NotSigned)?));
+        let signature = (self.sign)(&self.from, &content, now).map_err(Error::NotSigned)?;
+        let signature = Content::from(Bytes::from(signature.unwrap_or_default()));
         let content = Content::join([signature, content]);
         let envelope = envelope(to, &content);
         self.spool

@@ -1,5 +1,7 @@
 //! The part of a report that people read: what happened to whom, in whose words, and what to do.
 
+use std::time::Duration;
+
 use super::dsn::Reader;
 use super::dsn::Report;
 use super::finding::Finding;
@@ -63,10 +65,8 @@ fn of_recipient(report: &Report<'_>, finding: &Finding) -> String {
 }
 
 fn who_says(kind: Kind, finding: &Finding) -> String {
-    let tried = finding.given_up_after.map(|time| {
-        let time = humantime_serde::re::humantime::format_duration(time);
-        format!("It was tried for {time}. ")
-    });
+    let tried = finding.given_up_after;
+    let tried = tried.map(|time| format!("It was tried for {}. ", in_words(time)));
     let says = match (finding.speaker(), kind, &tried) {
         (Some(server), Kind::Failed, None) => format!("{server} refused it:"),
         (Some(server), _, _) => format!("The last answer of {server} was:"),
@@ -74,6 +74,25 @@ fn who_says(kind: Kind, finding: &Finding) -> String {
         (None, _, Some(_)) => "At last this server found:".to_owned(),
     };
     tried.unwrap_or_default() + &says
+}
+
+/// In the largest unit that it is a multiple of.
+fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs().max(1);
+    let units = [
+        (86400, "day"),
+        (3600, "hour"),
+        (60, "minute"),
+        (1, "second"),
+    ];
+    let unit = units
+        .into_iter()
+        .find(|(length, _)| seconds.is_multiple_of(*length));
+    let (length, name) = unit.unwrap_or((1, "second"));
+    match seconds / length {
+        1 => format!("1 {name}"),
+        number => format!("{number} {name}s"),
+    }
 }
 
 /// What the sender can do, by the status (RFC 3463 §3).
@@ -137,6 +156,19 @@ fn wrapped(text: &str, indent: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_said_in_one_unit() {
+        for (seconds, want) in [
+            (5 * 86400, "5 days"),
+            (36 * 3600, "36 hours"),
+            (90, "90 seconds"),
+            (60, "1 minute"),
+            (0, "1 second"),
+        ] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), want);
+        }
+    }
 
     #[test]
     fn lines_are_not_too_long_and_keep_their_words() {

@@ -11,11 +11,18 @@ use serde::Deserialize;
 pub struct Config {
     /// Attempts at once, to all destinations together.
     pub attempts: usize,
-    /// Attempts at once to one destination; each has a connection of its own.
+    /// Attempts at once to one destination, where its route does not say; each has a connection of its
+    /// own.
     pub attempts_per_destination: usize,
+    /// Attempts at once to a destination that is new, or was down. One more each time that as many have
+    /// come off; half as many when one is turned away.
+    pub attempts_at_first: usize,
     /// How long a message is tried before it has failed.
     #[serde(with = "humantime_serde")]
     pub give_up_after: Duration,
+    /// The same for one without a return path, such as a bounce.
+    #[serde(with = "humantime_serde")]
+    pub give_up_bounces_after: Duration,
     /// How long a message that was put off waits for its second attempt.
     #[serde(with = "humantime_serde")]
     pub retry_first: Duration,
@@ -55,10 +62,12 @@ impl Default for Config {
         Config {
             attempts: 200,
             attempts_per_destination: 20,
+            attempts_at_first: 5,
             give_up_after: Duration::from_secs(5 * 24 * 3600), // RFC 5321 §4.5.4.1
-            retry_first: Duration::from_secs(2 * 60),
+            give_up_bounces_after: Duration::from_secs(5 * 24 * 3600),
+            retry_first: Duration::from_secs(5 * 60),
             retry_factor: 2.0,
-            retry_max: Duration::from_secs(3600),
+            retry_max: Duration::from_secs(70 * 60),
             jitter: 0.2,
             pause_first: Duration::from_secs(5),
             pause_max: Duration::from_secs(5 * 60),
@@ -71,15 +80,15 @@ impl Config {
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
         let mut fault = |key: String, text: &str| faults.push((key, text.to_owned()));
-        if self.attempts == 0 {
-            fault(
-                "attempts".into(),
-                "nothing would be delivered; write 1 or more",
-            );
-        }
-        if self.attempts_per_destination == 0 {
-            let text = "nothing would be delivered; write 1 or more";
-            fault("attempts_per_destination".into(), text);
+        for (name, attempts) in [
+            ("attempts", self.attempts),
+            ("attempts_per_destination", self.attempts_per_destination),
+            ("attempts_at_first", self.attempts_at_first),
+        ] {
+            if attempts == 0 {
+                let text = "nothing would be delivered; write 1 or more";
+                fault(name.into(), text);
+            }
         }
         for (name, first, max) in [
             ("retry", self.retry_first, self.retry_max),
@@ -156,7 +165,7 @@ mod tests {
             jitter: 0.0,
             ..Config::default().retry()
         };
-        for (failures, minutes) in [(0, 2), (1, 2), (2, 4), (5, 32), (6, 60), (u32::MAX, 60)] {
+        for (failures, minutes) in [(0, 5), (1, 5), (2, 10), (4, 40), (5, 70), (u32::MAX, 70)] {
             let want = Duration::from_secs(60 * minutes);
             assert_eq!(backoff.wait(failures, &mut rng), want, "{failures}");
         }
@@ -169,9 +178,9 @@ mod tests {
         let waits: Vec<f64> = (0..1000)
             .map(|_| backoff.wait(1, &mut rng).as_secs_f64())
             .collect();
-        assert!(waits.iter().all(|wait| (96.0..=144.0).contains(wait)));
-        assert!(waits.iter().any(|wait| *wait < 100.0));
-        assert!(waits.iter().any(|wait| *wait > 140.0));
+        assert!(waits.iter().all(|wait| (240.0..=360.0).contains(wait)));
+        assert!(waits.iter().any(|wait| *wait < 250.0));
+        assert!(waits.iter().any(|wait| *wait > 350.0));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Who waits for what: a lane for each destination, and one clock for all that is put off.
 //!
-//! Pure: it is told the time and never asks for it. A lane runs a bounded number of attempts. A lane
-//! whose destination is down rests for a pause that grows; then one attempt is made, and only when
-//! it reached the destination does the lane run at full width again.
+//! Pure: it is told the time and never asks for it. A lane runs a bounded number of attempts, which
+//! grows while they come off. A lane whose destination is down rests for a pause that grows; then one
+//! attempt is made, and only when it reached the destination does the lane go on.
+//!
+//! No lane lives at the cost of the others. Lanes take turns; one that has many places takes a further one
+//! only while as many are free; and at most half of all places go to destinations of which nobody
+//! knows whether they take mail. A lane that is idle is given up where there are many.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,57 +22,63 @@ use super::lane::Job;
 use super::lane::Lane;
 use super::lane::LaneId;
 use super::lane::Road;
+use super::lane::Turned;
+use super::lane::Width;
+use super::pace::Paces;
 use super::waiting::Clock;
 use super::waiting::Waiting;
+use crate::delivery::outcome::Outcome;
+use crate::mail::id::SessionId;
 use crate::mail::id::SpoolId;
 
-/// All lanes. Lanes are never removed: there are as many as there ever were targets.
+/// All lanes.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    in_all: usize,
-    per_lane: usize,
+    pub(super) limits: Limits,
     lanes: Vec<Lane>,
     by_road: HashMap<Road, LaneId>,
+    /// Places in the list that were given up.
+    vacant: Vec<LaneId>,
     clock: Clock,
-    pauses: BinaryHeap<Reverse<(Instant, LaneId)>>,
-    line: VecDeque<LaneId>,
-    running: HashSet<(SpoolId, LaneId)>,
+    pub(super) pauses: BinaryHeap<Reverse<(Instant, LaneId)>>,
+    pub(super) paces: Paces,
+    pub(super) line: VecDeque<LaneId>,
+    /// Those that wait until fewer are tried of which nobody knows whether they take mail.
+    pub(super) trials: VecDeque<LaneId>,
+    /// With whether each was begun on trial.
+    pub(super) running: HashMap<(SpoolId, LaneId), bool>,
     /// Lanes that are being read for.
-    readings: usize,
+    pub(super) readings: usize,
+    pub(super) on_trial: usize,
 }
 
-/// Which attempts may run at once.
+/// Which attempts may run at once, and how many lanes are kept though they are idle.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) in_all: usize,
+    /// In one lane, where its route does not say.
     pub(super) per_lane: usize,
+    /// In a lane that is new.
+    pub(super) at_first: usize,
+    pub(super) kept: usize,
 }
-
-/// Something to do now.
-#[derive(Debug)]
-pub(super) enum Start {
-    /// Messages to be read from disk, to be followed by [`Lanes::end_read`].
-    Read { lane: LaneId, ids: Vec<SpoolId> },
-    /// An attempt, to be followed by [`Lanes::ended`].
-    Try { lane: LaneId, road: Road, job: Job },
-}
-
-/// The same message is under way; look again then.
-const COLLISION: Duration = Duration::from_secs(5);
 
 impl Lanes {
     /// Nothing is ever due before the `beginning`.
     pub(super) fn new(limits: Limits, beginning: Instant) -> Lanes {
         Lanes {
-            in_all: limits.in_all.max(1),
-            per_lane: limits.per_lane.max(1),
+            limits,
             lanes: Vec::new(),
             by_road: HashMap::new(),
+            vacant: Vec::new(),
             clock: Clock::new(beginning),
             pauses: BinaryHeap::new(),
+            paces: Paces::default(),
             line: VecDeque::new(),
-            running: HashSet::new(),
+            trials: VecDeque::new(),
+            running: HashMap::new(),
             readings: 0,
+            on_trial: 0,
         }
     }
 
@@ -78,10 +87,50 @@ impl Lanes {
         if let Some(lane) = self.by_road.get(&road) {
             return *lane;
         }
-        let lane = LaneId(self.lanes.len() as u32);
-        self.lanes.push(Lane::new(road.clone()));
-        self.by_road.insert(road, lane);
-        lane
+        let (most, pace) = match &road {
+            Road::To(target) => {
+                let route = target.route();
+                let most = route.concurrency.unwrap_or(self.limits.per_lane);
+                (most, self.paces.of(route))
+            }
+            Road::Spread | Road::Nowhere | Road::Aside(_) => (self.limits.per_lane, None),
+        };
+        let width = Width::new(self.limits.at_first, most);
+        let lane = Lane::new(road.clone(), width, pace);
+        let id = match self.vacant.pop() {
+            Some(id) => {
+                *self.of_mut(id) = lane;
+                id
+            }
+            None => {
+                self.lanes.push(lane);
+                LaneId(self.lanes.len() as u32 - 1)
+            }
+        };
+        self.by_road.insert(road, id);
+        id
+    }
+
+    /// Whether there are more lanes than are kept for nothing.
+    fn is_crowded(&self) -> bool {
+        self.by_road.len() > self.limits.kept
+    }
+
+    /// Gives up a lane that is idle, where there are too many. What it knew of its destination is lost.
+    pub(super) fn let_go(&mut self, lane: LaneId) {
+        if self.is_crowded() && self.of(lane).is_idle() {
+            let empty = Lane::new(Road::Nowhere, Width::new(1, 1), None);
+            let Lane { road, .. } = std::mem::replace(self.of_mut(lane), empty);
+            if self.by_road.get(&road) == Some(&lane) {
+                self.by_road.remove(&road);
+                self.vacant.push(lane);
+            }
+        }
+    }
+
+    /// Whether a message that is put off would be all that keeps this lane, where there are too many.
+    pub(super) fn keeps_nothing_else(&self, lane: LaneId) -> bool {
+        self.is_crowded() && self.of(lane).is_idle()
     }
 
     pub(super) fn road(&self, lane: LaneId) -> &Road {
@@ -112,6 +161,7 @@ impl Lanes {
 
     /// Puts a message off until `due`.
     pub(super) fn later(&mut self, lane: LaneId, waiting: Waiting, due: Instant) {
+        self.of_mut(lane).put_off += 1;
         self.clock.put_off(lane, waiting, due);
     }
 
@@ -124,6 +174,7 @@ impl Lanes {
     /// Brings back what is due.
     pub(super) fn wake(&mut self, now: Instant) {
         while let Some((lane, waiting)) = self.clock.take_due(now) {
+            self.of_mut(lane).put_off -= 1;
             self.ready(lane, waiting, now);
         }
         while self.pauses.peek().is_some_and(|pause| pause.0.0 <= now)
@@ -131,54 +182,6 @@ impl Lanes {
         {
             self.line_up(lane, now);
         }
-    }
-
-    /// What to do next; None when there is nothing to do or all places are taken. Lanes take turns.
-    pub(super) fn start(&mut self, now: Instant) -> Option<Start> {
-        while self.can_start() {
-            let lane = self.line.pop_front()?;
-            self.of_mut(lane).in_line = false;
-            if let Some(read) = self.start_read(lane, now) {
-                self.line_up(lane, now);
-                return Some(read);
-            }
-            if !self.may_try(lane, now) {
-                continue;
-            }
-            let Some(job) = self.of_mut(lane).pop() else {
-                continue;
-            };
-            if self.collides(&job, lane) {
-                self.later(lane, job.put_down(), now + COLLISION);
-                self.line_up(lane, now);
-                continue;
-            }
-            self.running.insert((job.id, lane));
-            let this = self.of_mut(lane);
-            this.running += 1;
-            let road = this.road.clone();
-            self.line_up(lane, now);
-            return Some(Start::Try { lane, road, job });
-        }
-        None
-    }
-
-    /// Whether [`Lanes::start`] would look for something.
-    pub(super) fn can_start(&self) -> bool {
-        !self.line.is_empty() && self.running.len() + self.readings < self.in_all
-    }
-
-    fn start_read(&mut self, lane: LaneId, now: Instant) -> Option<Start> {
-        let this = self.of_mut(lane);
-        let wanted = this.wanted(now);
-        if wanted == 0 {
-            return None;
-        }
-        this.reading = this.on_disk.take(wanted);
-        this.is_reading = true;
-        let ids = this.reading.iter().map(Waiting::id).collect();
-        self.readings += 1;
-        Some(Start::Read { lane, ids })
     }
 
     /// A read has ended. Gives whom it was for: each is to be put somewhere. None of them, where they
@@ -206,81 +209,58 @@ impl Lanes {
         for waiting in unread.rev() {
             this.on_disk.push_front(waiting);
         }
-        if this.width(1, now) == 0 {
+        if this.width(now) == 0 {
             this.put_down_all();
         }
         self.line_up(lane, now);
     }
 
-    /// No message is under way twice in one lane, nor looked up anew while any lane still has it.
-    fn collides(&self, job: &Job, lane: LaneId) -> bool {
-        if self.running.contains(&(job.id, lane)) {
-            return true;
-        }
-        *self.road(lane) == Road::Spread && self.running.iter().any(|(id, _)| *id == job.id)
-    }
-
     /// An attempt has ended. To be followed by [`Lanes::up`] or [`Lanes::down`] where it showed how the
-    /// destination is.
+    /// destination is, and by [`Lanes::let_go`] when nothing more is to be put into the lane.
     pub(super) fn ended(&mut self, lane: LaneId, id: SpoolId, now: Instant) {
-        if self.running.remove(&(id, lane)) {
+        if let Some(on_trial) = self.running.remove(&(id, lane)) {
             self.of_mut(lane).running -= 1;
+            self.on_trial -= usize::from(on_trial);
         }
         // A lane that found all places taken waits in line; this one may have left it.
         self.line_up(lane, now);
     }
 
-    /// The messages that are under way, each once a lane.
-    pub(super) fn under_way(&self) -> impl Iterator<Item = SpoolId> {
-        self.running.iter().map(|(id, _)| *id)
-    }
-
     /// The destination was reached. True where it was down before.
     pub(super) fn up(&mut self, lane: LaneId, now: Instant) -> bool {
-        let health = &mut self.of_mut(lane).health;
-        let was_down = *health != Health::Up;
-        if was_down {
-            *health = Health::Up;
-            self.line_up(lane, now);
-        }
+        let was_down = self.of_mut(lane).up(now);
+        self.line_up(lane, now);
         was_down
     }
 
-    /// An attempt begun at `began` did not reach the destination: the lane rests. `pause` is told how
-    /// many attempts in a row have failed. Gives when the lane goes on, and whether this was news:
-    /// attempts that were under way together count as one.
+    /// An attempt begun at `began` did not reach the destination: the lane rests, or is made narrower.
+    /// `pause` is told how many attempts in a row have failed.
     pub(super) fn down(
         &mut self,
         lane: LaneId,
         began: Instant,
         now: Instant,
-        reason: &str,
+        why: &Arc<Outcome>,
         pause: impl FnOnce(u32) -> Duration,
-    ) -> (Instant, News) {
-        let this = self.of_mut(lane);
-        let failures = match &this.health {
-            Health::Down { since, resume, .. } if began <= *since => return (*resume, News::Old),
-            Health::Down { failures, .. } => failures.saturating_add(1),
-            Health::Up => 1,
-        };
-        let resume = now + pause(failures);
-        this.health = Health::Down {
-            failures,
-            since: now,
-            resume,
-            reason: reason.into(),
-        };
-        this.put_down_all();
-        self.pauses.push(Reverse((resume, lane)));
-        (resume, News::New)
+    ) -> Turned {
+        let turned = self.of_mut(lane).down(began, now, why, pause);
+        if let Turned::Down(resume) = turned {
+            self.pauses.push(Reverse((resume, lane)));
+        }
+        turned
     }
 
-    /// Why the destination of this road is left alone. None where it is not.
-    pub(super) fn why_down(&self, road: &Road) -> Option<Arc<str>> {
+    /// What was said when the destination of this road was left alone. None where it is not.
+    pub(super) fn why_down(&self, road: &Road) -> Option<Arc<Outcome>> {
         match &self.of(*self.by_road.get(road)?).health {
-            Health::Down { reason, .. } => Some(Arc::clone(reason)),
+            Health::Down { why, .. } => Some(Arc::clone(why)),
             Health::Up => None,
         }
+    }
+
+    /// Up to where a lane was looked through, as the id of a session; from now on it is up to `new`.
+    pub(super) fn look_through(&mut self, lane: LaneId, new: SessionId) -> SessionId {
+        std::mem::replace(&mut self.of_mut(lane).looked_through, new)
     }
 
     /// Moves those of which this is true from one lane to another. Those in memory stay.
@@ -299,43 +279,26 @@ impl Lanes {
     /// Empties all lanes, and puts each message that waited or is under way once into this one, for
     /// when it is due.
     pub(super) fn gather(&mut self, into: LaneId, now: Instant) {
-        let under_way = self.running.iter().map(|(id, _)| Waiting::new(*id, 1));
+        let under_way = self.running.keys().map(|(id, _)| Waiting::new(*id, 1));
         let mut all: Vec<Waiting> = under_way.collect();
         for lane in &mut self.lanes {
             lane.put_down_all();
+            lane.put_off = 0;
             all.append(&mut lane.reading);
             all.append(&mut lane.on_disk.take(usize::MAX));
         }
-        self.clock.gather(into, all, now);
+        self.of_mut(into).put_off = self.clock.gather(into, all, now);
+        let roads: Vec<LaneId> = self.by_road.values().copied().collect();
+        roads.into_iter().for_each(|lane| self.let_go(lane));
     }
 
-    fn may_try(&self, lane: LaneId, now: Instant) -> bool {
-        let lane = self.of(lane);
-        lane.running < lane.width(self.per_lane, now) && lane.has_message()
-    }
-
-    fn line_up(&mut self, lane: LaneId, now: Instant) {
-        let this = self.of(lane);
-        if !this.in_line && (this.wanted(now) > 0 || self.may_try(lane, now)) {
-            self.of_mut(lane).in_line = true;
-            self.line.push_back(lane);
-        }
-    }
-
-    fn of(&self, lane: LaneId) -> &Lane {
+    pub(super) fn of(&self, lane: LaneId) -> &Lane {
         &self.lanes[lane.0 as usize]
     }
 
-    fn of_mut(&mut self, lane: LaneId) -> &mut Lane {
+    pub(super) fn of_mut(&mut self, lane: LaneId) -> &mut Lane {
         &mut self.lanes[lane.0 as usize]
     }
-}
-
-/// Whether a failure says something that was not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
-    New,
-    Old,
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
+use super::super::start::COLLISION;
+use super::super::start::Start;
 use super::*;
+use crate::delivery::route::Route;
 use crate::delivery::target::Target;
 use crate::mail::address::ReversePath;
 use crate::mail::content::Content;
@@ -13,6 +16,8 @@ use crate::spool::Arrival;
 const LIMITS: Limits = Limits {
     in_all: 3,
     per_lane: 2,
+    at_first: 2,
+    kept: 100,
 };
 
 fn id(number: u64) -> SpoolId {
@@ -64,6 +69,17 @@ fn road(port: u16) -> Road {
     Road::To(Arc::new(target))
 }
 
+fn refused() -> Arc<Outcome> {
+    Arc::new(Outcome::no_route("refused"))
+}
+
+/// A lane whose destination is known to take mail.
+fn proven(lanes: &mut Lanes, port: u16, now: Instant) -> LaneId {
+    let lane = lanes.lane(road(port));
+    lanes.up(lane, now - Duration::from_secs(60));
+    lane
+}
+
 /// An attempt that was started.
 struct Tried {
     lane: LaneId,
@@ -103,7 +119,7 @@ fn started(lanes: &mut Lanes, now: Instant) -> Vec<u64> {
 fn lanes_take_turns_and_keep_to_their_width() {
     let now = Instant::now();
     let mut lanes = Lanes::new(LIMITS, now);
-    let (a, b) = (lanes.lane(road(1)), lanes.lane(road(2)));
+    let (a, b) = (proven(&mut lanes, 1, now), proven(&mut lanes, 2, now));
     assert_eq!(lanes.lane(road(1)), a);
     for number in 1..=4 {
         lanes.ready(a, waiting(number), now);
@@ -151,12 +167,13 @@ fn a_destination_that_is_down_is_tried_with_one_message_after_its_pause() {
     assert_eq!(started(&mut lanes, now), [1, 2]);
     let pause = |failures: u32| Duration::from_secs(10) * failures;
     // Both attempts fail: that is one piece of news.
-    let (resume, news) = lanes.down(lane, now, now, "refused", pause);
-    assert_eq!((resume - now, news), (pause(1), News::New));
+    let resume = now + pause(1);
+    let turned = lanes.down(lane, now, now, &refused(), pause);
+    assert_eq!(turned, Turned::Down(resume));
     let began = now;
     now += Duration::from_secs(1);
-    let (again, news) = lanes.down(lane, began, now, "refused", pause);
-    assert_eq!((again, news), (resume, News::Old));
+    let again = lanes.down(lane, began, now, &refused(), pause);
+    assert_eq!(again, Turned::Known(resume));
     lanes.ended(lane, id(1), now);
     lanes.ended(lane, id(2), now);
     assert!(started(&mut lanes, now).is_empty());
@@ -167,8 +184,9 @@ fn a_destination_that_is_down_is_tried_with_one_message_after_its_pause() {
     assert_eq!(trial.job.id, id(3));
     assert!(start(&mut lanes, resume).is_none());
     lanes.ended(lane, id(3), resume);
-    let (next, _) = lanes.down(lane, resume, resume, "refused", pause);
-    assert_eq!(next - resume, pause(2));
+    let next = resume + pause(2);
+    let turned = lanes.down(lane, resume, resume, &refused(), pause);
+    assert_eq!(turned, Turned::Down(next));
 
     lanes.wake(next);
     assert_eq!(started(&mut lanes, next), [4]);
@@ -185,7 +203,7 @@ fn other_lanes_go_on_while_one_is_down() {
     let now = Instant::now();
     let mut lanes = Lanes::new(LIMITS, now);
     let (a, b) = (lanes.lane(road(1)), lanes.lane(road(2)));
-    lanes.down(a, now, now, "refused", |_| Duration::from_secs(60));
+    lanes.down(a, now, now, &refused(), |_| Duration::from_secs(60));
     lanes.ready(a, waiting(1), now);
     lanes.ready(b, waiting(1), now);
     let first = start(&mut lanes, now).unwrap();
@@ -205,7 +223,7 @@ fn a_lane_that_rests_keeps_nothing_in_memory() {
     }
     let began = start(&mut lanes, now).unwrap();
     lanes.ended(lane, began.job.id, now);
-    lanes.down(lane, now, now, "refused", |_| pause);
+    lanes.down(lane, now, now, &refused(), |_| pause);
     lanes.fresh(lane, fresh(3), now);
     assert_eq!(lanes.queued(lane), 4);
     assert!(!lanes.of(lane).has_message());
@@ -225,8 +243,8 @@ fn those_that_are_over_age_leave_a_lane_that_is_down() {
         lanes.ready(lane, waiting(number), now);
     }
     assert_eq!(lanes.why_down(&road(1)), None);
-    lanes.down(lane, now, now, "refused", |_| Duration::from_secs(10));
-    assert_eq!(lanes.why_down(&road(1)).as_deref(), Some("refused"));
+    lanes.down(lane, now, now, &refused(), |_| Duration::from_secs(10));
+    assert_eq!(lanes.why_down(&road(1)), Some(refused()));
     lanes.move_those(lane, over_age, |id| id.session.0 % 2 == 0, now);
     assert_eq!(started(&mut lanes, now), [2, 4]);
     assert_eq!(lanes.queued(lane), 2);
@@ -236,8 +254,10 @@ fn those_that_are_over_age_leave_a_lane_that_is_down() {
 fn what_was_stored_just_now_and_what_was_read_take_turns() {
     let now = Instant::now();
     let limits = Limits {
-        in_all: 9,
+        in_all: 20,
         per_lane: 9,
+        at_first: 9,
+        ..LIMITS
     };
     let mut lanes = Lanes::new(limits, now);
     let lane = lanes.lane(road(1));
@@ -323,4 +343,203 @@ fn all_is_taken_out_once_for_new_routes() {
     let last = start(&mut lanes, now + second).unwrap();
     assert_eq!((last.job.id, last.job.attempts), (id(3), 5));
     assert_eq!(lanes.next_wake(), None);
+}
+
+/// Room for all, and lanes that begin with one attempt.
+const WIDE: Limits = Limits {
+    in_all: 1000,
+    per_lane: 6,
+    at_first: 2,
+    kept: 1000,
+};
+
+/// How many run when as many as may were started.
+fn fill(lanes: &mut Lanes, lane: LaneId, now: Instant) -> usize {
+    started(lanes, now);
+    lanes.of(lane).running
+}
+
+/// So many attempts reach the destination, one after the other, while the lane goes on.
+fn succeed(lanes: &mut Lanes, lane: LaneId, times: usize, now: Instant) {
+    for _ in 0..times {
+        let (id, _) = *lanes.running.keys().next().unwrap();
+        lanes.ended(lane, id, now);
+        lanes.up(lane, now);
+        started(lanes, now);
+    }
+}
+
+#[test]
+fn a_lane_grows_with_success_up_to_its_limit_and_shrinks_when_one_is_turned_away() {
+    let mut now = Instant::now();
+    let mut lanes = Lanes::new(WIDE, now);
+    let lane = lanes.lane(road(1));
+    for number in 1..=200 {
+        lanes.ready(lane, waiting(number), now);
+    }
+    for width in [2, 3, 4, 5, 6, 6] {
+        assert_eq!(fill(&mut lanes, lane, now), width);
+        succeed(&mut lanes, lane, width, now);
+    }
+    // Two are turned away while another gets through: together they count as one.
+    let began = now;
+    now += Duration::from_secs(1);
+    let pause = |_| Duration::from_secs(10);
+    lanes.up(lane, now);
+    for _ in 0..2 {
+        let (id, _) = *lanes.running.keys().next().unwrap();
+        lanes.ended(lane, id, now);
+        let turned = lanes.down(lane, began, now, &refused(), pause);
+        assert_eq!(turned, Turned::Away);
+    }
+    assert_eq!(lanes.of(lane).width(now), 3);
+    // Nobody gets through any more: it is down, and begins anew when it is up again.
+    let began = now;
+    now += Duration::from_secs(1);
+    let resume = now + pause(1);
+    let ids: Vec<SpoolId> = lanes.running.keys().map(|(id, _)| *id).collect();
+    for id in ids {
+        lanes.ended(lane, id, now);
+        lanes.down(lane, began, now, &refused(), pause);
+    }
+    assert_eq!(lanes.next_wake(), Some(resume));
+    lanes.wake(resume);
+    assert_eq!(fill(&mut lanes, lane, resume), 1);
+    succeed(&mut lanes, lane, 1, resume);
+    assert_eq!(lanes.of(lane).running, 2);
+}
+
+#[test]
+fn a_lane_that_is_not_made_use_of_does_not_grow() {
+    let now = Instant::now();
+    let mut lanes = Lanes::new(WIDE, now);
+    let lane = lanes.lane(road(1));
+    for number in 1..=50 {
+        lanes.ready(lane, waiting(number), now);
+        assert_eq!(fill(&mut lanes, lane, now), 1);
+        succeed(&mut lanes, lane, 1, now);
+    }
+    (51..=60).for_each(|number| lanes.ready(lane, waiting(number), now));
+    assert_eq!(fill(&mut lanes, lane, now), 2);
+}
+
+#[test]
+fn slow_lanes_leave_places_to_others() {
+    let now = Instant::now();
+    let limits = Limits {
+        in_all: 40,
+        per_lane: 20,
+        at_first: 20,
+        ..WIDE
+    };
+    let mut lanes = Lanes::new(limits, now);
+    let slow = [1, 2, 3, 4, 5].map(|port| proven(&mut lanes, port, now));
+    for number in 0..500 {
+        lanes.ready(slow[number as usize % 5], waiting(number), now);
+    }
+    started(&mut lanes, now);
+    let running = slow.map(|lane| lanes.of(lane).running);
+    assert!(
+        running.iter().all(|running| (5..=8).contains(running)),
+        "{running:?}"
+    );
+    // Whoever comes now finds places, and has them again each time.
+    let quick = proven(&mut lanes, 9, now);
+    for number in 1000..1010 {
+        lanes.ready(quick, waiting(number), now);
+        let next = start(&mut lanes, now).unwrap();
+        assert_eq!(next.lane, quick);
+        lanes.ended(quick, next.job.id, now);
+    }
+}
+
+#[test]
+fn destinations_that_may_be_dead_leave_half_of_all_places_to_others() {
+    let now = Instant::now();
+    let limits = Limits {
+        in_all: 10,
+        at_first: 1,
+        ..WIDE
+    };
+    let mut lanes = Lanes::new(limits, now);
+    for port in 1..=50 {
+        let lane = lanes.lane(road(port));
+        lanes.ready(lane, waiting(u64::from(port)), now);
+    }
+    assert_eq!(started(&mut lanes, now), [1, 2, 3, 4, 5]);
+    let good = proven(&mut lanes, 99, now);
+    lanes.ready(good, waiting(99), now);
+    assert_eq!(started(&mut lanes, now), [99]);
+    lanes.ended(good, id(99), now);
+    // Each that ends lets the next one in, until all were there.
+    let mut tried = 5;
+    let mut under_way: VecDeque<u64> = (1..=5).collect();
+    while let Some(number) = under_way.pop_front() {
+        let lane = lanes.lane(road(number as u16));
+        lanes.ended(lane, id(number), now);
+        lanes.down(lane, now, now, &refused(), |_| Duration::from_secs(60));
+        let next = started(&mut lanes, now);
+        tried += next.len();
+        under_way.extend(next);
+    }
+    assert_eq!(tried, 50);
+}
+
+#[test]
+fn the_lanes_of_a_route_keep_its_pace_and_take_turns() {
+    let mut now = Instant::now();
+    let mut lanes = Lanes::new(WIDE, now);
+    let route = Arc::new(Route {
+        name: "paced".to_owned(),
+        rate: Some("10/s".parse().unwrap()),
+        ..Route::default()
+    });
+    let lane_of = |lanes: &mut Lanes, host: &str| {
+        let host = crate::mail::address::Host::parse(host).unwrap();
+        lanes.lane(Road::To(Arc::new(Target::new(&route, &host))))
+    };
+    let (a, b) = (
+        lane_of(&mut lanes, "a.example"),
+        lane_of(&mut lanes, "b.example"),
+    );
+    for number in 0..100 {
+        lanes.ready(a, waiting(number), now);
+        lanes.ready(b, waiting(1000 + number), now);
+    }
+    let (mut tried, end) = (Vec::new(), now + Duration::from_secs(2));
+    while now < end {
+        lanes.wake(now);
+        while let Some(next) = start(&mut lanes, now) {
+            tried.push(next.lane);
+            lanes.ended(next.lane, next.job.id, now);
+            lanes.up(next.lane, now);
+        }
+        now = lanes.next_wake().unwrap();
+    }
+    assert_eq!(tried.len(), 20);
+    assert_eq!(tried.iter().filter(|lane| **lane == a).count(), 10);
+}
+
+#[test]
+fn lanes_that_are_idle_are_given_up_where_there_are_many() {
+    let now = Instant::now();
+    let limits = Limits { kept: 10, ..WIDE };
+    let mut lanes = Lanes::new(limits, now);
+    for port in 1..=1000 {
+        let lane = lanes.lane(road(port));
+        lanes.ready(lane, waiting(u64::from(port)), now);
+        let next = start(&mut lanes, now).unwrap();
+        lanes.ended(lane, next.job.id, now);
+        lanes.let_go(lane);
+    }
+    assert!(lanes.by_road.len() <= 11, "{}", lanes.by_road.len());
+    assert!(lanes.lanes.len() <= 12, "{}", lanes.lanes.len());
+    // One that has something stays.
+    let lane = lanes.lane(road(2000));
+    assert!(lanes.keeps_nothing_else(lane));
+    lanes.later(lane, waiting(1), now + Duration::from_secs(1));
+    lanes.let_go(lane);
+    assert_eq!(*lanes.road(lane), road(2000));
+    lanes.wake(now + Duration::from_secs(1));
+    assert_eq!(started(&mut lanes, now + Duration::from_secs(1)), [1]);
 }

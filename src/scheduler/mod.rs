@@ -5,25 +5,30 @@
 //! waits here as an id and a time (at most 40 octets, `waiting`), and is read from the spool when it
 //! is due. A destination that cannot be reached pauses its lane as a whole.
 //!
+//! A lane starts with few attempts at once, and has more while they come off (`lane`). No lane lives at
+//! the cost of the others (`start`), and a route may set the pace of its lanes (`pace`).
+//!
 //! The work is done in places, as many as attempts may run at once. A place takes what is next of any
 //! lane, one thing after the other (`queue`), and closes when there is nothing.
 //!
-//! What became of each recipient is written to the spool: delivered ones are marked, a message that
-//! waits is deferred. When the last recipient that could still be delivered is settled and others have
-//! failed for good, the message is held with the reasons (`settle`).
+//! What became of each recipient is written to the spool: delivered ones are marked, those that failed
+//! for good as soon as the report for their sender is stored (`verdict`); a message that waits is
+//! deferred (`settle`), and its sender warned once where that takes long (`patience`).
 //!
 //! # Limits
 //! The spool keeps one due time a message. Where recipients wait in several lanes, the last that was
-//! written counts after a restart. Which recipients have failed is forgotten in a restart, and found
-//! out again.
+//! written counts after a restart, and a warning may name those of one lane alone.
 
 mod attempt;
 pub mod config;
 mod lane;
 mod lanes;
-mod parts;
+mod pace;
+mod patience;
 mod queue;
 mod settle;
+mod start;
+mod verdict;
 mod waiting;
 
 use std::future::poll_fn;
@@ -41,8 +46,10 @@ use crate::delivery::Delivery;
 use crate::delivery::target::Target;
 use crate::mail::address::Domain;
 use crate::mail::address::Host;
+use crate::report::Reporter;
 use crate::spool::Arrivals;
 use crate::spool::Spool;
+use attempt::Means;
 use queue::Queue;
 use queue::Running;
 use queue::Task;
@@ -66,16 +73,18 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// `routes` says where mail goes; what it is told later counts for all attempts begun after that.
+    /// `reporter` tells senders what became of their mail. `routes` says where mail goes; what it is
+    /// told later counts for all attempts begun after that.
     pub fn new(
         config: Config,
         spool: Spool,
         delivery: Arc<Delivery>,
+        reporter: Reporter,
         mut routes: watch::Receiver<Route>,
     ) -> Scheduler {
         let route = Arc::clone(&routes.borrow_and_update());
         Scheduler {
-            queue: Queue::new(config, spool, delivery, route),
+            queue: Queue::new(config, spool, delivery, reporter, route),
             routes,
             places: JoinSet::new(),
         }
@@ -139,7 +148,12 @@ async fn work(queue: Arc<Queue>, first: Task) {
             Task::Read(lane, ids) => queue.read(lane, queue.spool.load_some(ids).await),
             Task::Try(running, attempt) => {
                 let mut under_way = UnderWay(&queue, Some(running));
-                let ended = attempt.make(&queue.spool, &queue.delivery).await;
+                let means = Means {
+                    spool: &queue.spool,
+                    delivery: &queue.delivery,
+                    reporter: &queue.reporter,
+                };
+                let ended = attempt.make(&means).await;
                 if let Some(running) = under_way.1.take() {
                     queue.ended(&running, ended);
                 }

@@ -1,4 +1,4 @@
-//! What the places of the scheduler share: the lanes, who has failed, where mail goes.
+//! What the places of the scheduler share: the lanes, and where mail goes.
 //!
 //! One lock, held for a moment and never while waiting. A place asks for what there is to do, does
 //! it, and says how it ended; so a place that has mail before it goes on without waiting for anyone.
@@ -24,20 +24,25 @@ use super::lane::LaneId;
 use super::lane::Road;
 use super::lanes::Lanes;
 use super::lanes::Limits;
-use super::lanes::Start;
-use super::parts::Parts;
+use super::patience::Patience;
+use super::start::Start;
 use super::waiting::Waiting;
 use crate::delivery::Delivery;
 use crate::mail::id::SpoolId;
+use crate::report::Reporter;
 use crate::spool;
 use crate::spool::Arrival;
 use crate::spool::Spool;
 use crate::telemetry::events;
 
+/// Lanes that are kept though nothing is in them, with what they know of their destinations.
+const LANES_KEPT: usize = 1024;
+
 /// What all places share.
 pub(super) struct Queue {
     pub(super) spool: Spool,
     pub(super) delivery: Arc<Delivery>,
+    pub(super) reporter: Reporter,
     state: Mutex<State>,
     /// There is more to start, or something is due earlier than the one who waits for it thinks.
     pub(super) news: Notify,
@@ -46,12 +51,12 @@ pub(super) struct Queue {
 /// What changes.
 pub(super) struct State {
     pub(super) config: Config,
+    pub(super) patience: Patience,
     pub(super) spool: Spool,
     pub(super) route: Route,
     /// How many routes there were before this one.
     pub(super) generation: u64,
     pub(super) lanes: Lanes,
-    pub(super) parts: Parts,
     /// When somebody will look at what is due.
     wake: Option<Instant>,
     stopped: bool,
@@ -77,25 +82,34 @@ impl Queue {
         config: Config,
         spool: Spool,
         delivery: Arc<Delivery>,
+        reporter: Reporter,
         route: Route,
     ) -> Arc<Queue> {
         let limits = Limits {
             in_all: config.attempts,
             per_lane: config.attempts_per_destination,
+            at_first: config.attempts_at_first,
+            kept: LANES_KEPT,
+        };
+        let patience = Patience {
+            mail: config.give_up_after,
+            bounces: config.give_up_bounces_after,
+            warning: reporter.delay_warning(),
         };
         let state = State {
             config,
+            patience,
             spool: spool.clone(),
             route,
             generation: 0,
             lanes: Lanes::new(limits, Instant::now()),
-            parts: Parts::default(),
             wake: None,
             stopped: false,
         };
         Arc::new(Queue {
             spool,
             delivery,
+            reporter,
             state: Mutex::new(state),
             news: Notify::new(),
         })
@@ -161,7 +175,7 @@ impl State {
             Start::Read { lane, ids } => Some(Task::Read(lane, ids)),
             Start::Try { lane, road, job } => {
                 let why_down = match &road {
-                    Road::OverAge(target) => self.lanes.why_down(&Road::To(Arc::clone(target))),
+                    Road::Aside(target) => self.lanes.why_down(&Road::To(Arc::clone(target))),
                     Road::Spread | Road::Nowhere | Road::To(_) => None,
                 };
                 let running = Running {
@@ -177,9 +191,8 @@ impl State {
                     id: job.id,
                     attempts: job.attempts,
                     message: job.message,
-                    failed: self.parts.failed(job.id),
                     why_down,
-                    give_up_after: self.config.give_up_after,
+                    patience: self.patience,
                 };
                 Some(Task::Try(running, Box::new(attempt)))
             }
@@ -194,10 +207,7 @@ impl State {
 
     /// Puts a message into the lane of each of its destinations.
     pub(super) fn spread(&mut self, message: Box<Arrival>) {
-        let id = message.id;
-        let failed = self.parts.failed(id);
-        let mut roads = attempt::roads(&message, &failed, &self.route);
-        self.parts.enter(id, roads.len());
+        let mut roads = attempt::roads(&message, &self.route);
         let now = Instant::now();
         let wait = message.due.duration_since(SystemTime::now()).ok();
         // The clock may have been set back since, by years where it starts without a battery.
@@ -207,9 +217,8 @@ impl State {
         for road in roads {
             self.enter(road, message.clone(), due, now);
         }
-        match last {
-            Some(road) => self.enter(road, message, due, now),
-            None => self.leave(id),
+        if let Some(road) = last {
+            self.enter(road, message, due, now);
         }
     }
 
@@ -246,11 +255,12 @@ impl State {
                     };
                     self.lanes.read(lane, job);
                 }
-                Err(spool::Error::Unknown { .. }) => self.leave(waiting.id()),
+                Err(spool::Error::Unknown { .. }) => {}
                 Err(error) => self.unreadable(lane, waiting, &error, now),
             }
         }
         self.lanes.put_back(lane, asked, now);
+        self.lanes.let_go(lane);
     }
 
     pub(super) fn unreadable(
@@ -267,15 +277,6 @@ impl State {
         self.lanes.later(lane, waiting, now + next);
     }
 
-    /// A message has nothing more to do in one of its lanes. When nothing more can be delivered, who
-    /// failed for good keeps it in the spool.
-    pub(super) fn leave(&mut self, id: SpoolId) {
-        if let Some(reason) = self.parts.leave(id) {
-            events::held(id, &reason);
-            self.spool.hold(id, reason);
-        }
-    }
-
     /// The routes have changed: each message is looked at anew when it is due, once nothing of it is
     /// under way any more.
     pub(super) fn reroute(&mut self, route: Route, now: Instant) {
@@ -283,7 +284,6 @@ impl State {
         self.generation += 1;
         let spread = self.lanes.lane(Road::Spread);
         self.lanes.gather(spread, now);
-        self.parts.gathered(self.lanes.under_way());
         self.lanes.wake(now);
     }
 }

@@ -173,13 +173,13 @@ impl Clock {
     }
 
     /// Moves all that is put off, and `others` as due at `now`, to one lane: each message once, with
-    /// its earliest time and its most attempts.
+    /// its earliest time and its most attempts. Gives how many there are.
     pub(super) fn gather(
         &mut self,
         lane: LaneId,
         others: impl IntoIterator<Item = Waiting>,
         now: Instant,
-    ) {
+    ) -> usize {
         let mut all = std::mem::take(&mut self.later).into_vec();
         all.extend(
             others
@@ -199,6 +199,7 @@ impl Clock {
         all.iter_mut().for_each(|later| later.0.lane = lane);
         all.shrink_to_fit();
         self.later = all.into();
+        self.later.len()
     }
 }
 

@@ -11,6 +11,7 @@ mod support;
 
 mod accept;
 mod bad_input;
+mod bounces;
 mod crash;
 mod delivery;
 mod dialogues;
@@ -26,6 +27,7 @@ mod proxy;
 mod queue;
 mod queue_command;
 mod reload;
+mod reports;
 mod routes;
 mod smuggling;
 mod spf_dmarc;

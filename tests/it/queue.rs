@@ -1,4 +1,4 @@
-//! The way from the spool to a next hop: handed over, put off, held, taken up again.
+//! The way from the spool to a next hop: handed over, put off, reported, taken up again.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -25,11 +25,12 @@ use gatepost::mail::envelope::Envelope;
 use gatepost::mail::envelope::Recipient;
 use gatepost::mail::id::SessionId;
 use gatepost::mail::id::SpoolId;
+use gatepost::report;
+use gatepost::report::Reporter;
 use gatepost::scheduler::Config;
 use gatepost::scheduler::Route;
 use gatepost::scheduler::Scheduler;
 use gatepost::spool;
-use gatepost::spool::Arrival;
 use gatepost::spool::Arrivals;
 use gatepost::spool::Fate;
 use gatepost::spool::Spool;
@@ -186,9 +187,19 @@ impl Queue {
     fn start(spool: Spool, arrivals: Arrivals, config: Config, route: Route) -> Queue {
         let dns = Dns::new(&dns::Config::default()).unwrap();
         let hostname = Domain::parse("mx.example").unwrap();
-        let delivery = Delivery::new(&delivery::Config::default(), hostname, dns).unwrap();
+        let delivery = delivery::Config::default();
+        let delivery = Delivery::new(&delivery, hostname.clone(), dns).unwrap();
         let (routes, receiver) = watch::channel(route);
-        let scheduler = Scheduler::new(config, spool.clone(), Arc::new(delivery), receiver);
+        let unsigned = Arc::new(|_: &_, _: &_, _| Ok(None));
+        let bounces = report::Config::default();
+        let reporter = Reporter::new(bounces, hostname, spool.clone(), unsigned);
+        let scheduler = Scheduler::new(
+            config,
+            spool.clone(),
+            Arc::new(delivery),
+            reporter,
+            receiver,
+        );
         let stop = CancellationToken::new();
         let run = scheduler.run(arrivals, stop.clone(), Duration::from_secs(10));
         Queue {
@@ -200,18 +211,10 @@ impl Queue {
     }
 
     async fn store(&self, number: u64, to: &[&str]) {
-        let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
-        let envelope = Envelope {
-            from: ReversePath::parse("<sender@x.example>").unwrap(),
-            recipients: to.iter().map(recipient).collect(),
-            body: Body::SevenBit,
-            smtputf8: false,
-            ret: None,
-            envid: None,
-            client: None,
-            login: None,
-            forged: false,
-        };
+        self.store_by(number, envelope(to)).await;
+    }
+
+    async fn store_by(&self, number: u64, envelope: Envelope) {
         let content = Content::from(Bytes::from(format!("Subject: {number}\r\n\r\nbody\r\n")));
         let stored = self
             .spool
@@ -226,17 +229,27 @@ impl Queue {
     }
 }
 
-/// A message, when it is held.
-async fn held(spool: &Spool, number: u64) -> Arrival {
-    let deadline = Instant::now() + SOON;
-    loop {
-        let message = spool.load(id(number)).await.unwrap();
-        if message.held {
-            return message;
-        }
-        assert!(Instant::now() < deadline, "the message is not held");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+fn envelope(to: &[&str]) -> Envelope {
+    let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
+    Envelope {
+        from: ReversePath::parse("<sender@x.example>").unwrap(),
+        recipients: to.iter().map(recipient).collect(),
+        body: Body::SevenBit,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        client: None,
+        login: None,
+        forged: false,
     }
+}
+
+/// Whether a message is in the spool no more.
+async fn is_finished(spool: &Spool, number: u64) -> bool {
+    matches!(
+        spool.load(id(number)).await,
+        Err(spool::Error::Unknown { .. })
+    )
 }
 
 fn id(number: u64) -> SpoolId {
@@ -277,19 +290,53 @@ async fn each_message_goes_out_once_over_few_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recipient_put_off_is_tried_again_and_one_that_failed_holds_the_message() {
+async fn a_recipient_put_off_is_tried_again_and_one_that_failed_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start().await;
     let queue = Queue::open(folder.path(), quick(), to(&server.target()));
     let recipients = ["now@y.example", "unknown@y.example", "later@y.example"];
     queue.store(1, &recipients).await;
-    wait_until(SOON, "the second attempt", || {
-        (server.recipients().len() == 2).then_some(())
+    wait_until(SOON, "the second attempt and the report", || {
+        (server.recipients().len() == 3).then_some(())
     });
-    assert_eq!(server.recipients(), ["later@y.example", "now@y.example"]);
-    let spool = queue.spool.clone();
-    assert_eq!(held(&spool, 1).await.open, [1]);
+    let want = ["later@y.example", "now@y.example", "sender@x.example"];
+    assert_eq!(server.recipients(), want);
+    let taken = server.taken.lock().unwrap().clone();
+    let report = taken.iter().find(|taken| taken.0 == "sender@x.example");
+    let report = &report.unwrap().1;
+    for words in [
+        "550 5.1.1 unknown",
+        "Final-Recipient: rfc822; unknown@y.example",
+    ] {
+        assert!(report.contains(words), "{report}");
+    }
+    assert!(!report.contains("later@y.example"), "{report}");
+    assert!(is_finished(&queue.spool, 1).await);
     queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_likely_forged_hears_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let queue = Queue::open(folder.path(), quick(), to(&server.target()));
+    let forged = Envelope {
+        forged: true,
+        ..envelope(&["unknown@y.example"])
+    };
+    queue.store_by(1, forged).await;
+    let deadline = Instant::now() + SOON;
+    while !is_finished(&queue.spool, 1).await {
+        assert!(Instant::now() < deadline, "the message is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What comes after it is delivered; a bounce would have been before that.
+    queue.store(2, &["last@y.example"]).await;
+    wait_until(SOON, "the last", || {
+        (server.recipients() == ["last@y.example"]).then_some(())
+    });
+    queue.close().await;
+    assert_eq!(server.recipients(), ["last@y.example"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,23 +394,41 @@ async fn new_routes_count_for_what_waits() {
     queue.close().await;
 }
 
+/// Only the sender's domain has a way that is open.
+fn back_to_the_sender(server: &Server, else_to: Option<Target>) -> Route {
+    let target = server.target();
+    Arc::new(move |_, host| match host.to_string().as_str() {
+        "x.example" => Some(target.clone()),
+        _ => else_to.clone(),
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_old_is_held() {
+async fn what_is_too_old_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
         give_up_after: Duration::from_millis(1),
         ..quick()
     };
-    let route: Route = Arc::new(|_, _| None);
-    let queue = Queue::open(folder.path(), config, route);
+    let server = Server::start().await;
+    let queue = Queue::open(folder.path(), config, back_to_the_sender(&server, None));
     queue.store(1, &["a@gone.example"]).await;
-    let spool = queue.spool.clone();
-    held(&spool, 1).await;
+    wait_until(SOON, "the report", || {
+        (server.recipients() == ["sender@x.example"]).then_some(())
+    });
+    let report = server.taken.lock().unwrap()[0].1.clone();
+    for words in [
+        "It was tried for 1 second.",
+        "no route for gone.example",
+        "Status: 4.4.7",
+    ] {
+        assert!(report.contains(words), "{report}");
+    }
     queue.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_is_too_old_is_held_at_once_where_its_destination_stays_down() {
+async fn all_that_is_too_old_is_reported_at_once_where_its_destination_stays_down() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
         give_up_after: Duration::from_millis(700),
@@ -374,13 +439,15 @@ async fn all_that_is_too_old_is_held_at_once_where_its_destination_stays_down() 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = Target::parse(&format!("lmtp:{}", listener.local_addr().unwrap())).unwrap();
     drop(listener);
-    let queue = Queue::open(folder.path(), config, to(&target));
+    let server = Server::start().await;
+    let route = back_to_the_sender(&server, Some(target));
+    let queue = Queue::open(folder.path(), config, route);
     for number in 1..=100 {
         queue.store(number, &["a@dead.example"]).await;
     }
-    for number in 1..=100 {
-        held(&queue.spool, number).await;
-    }
+    wait_until(SOON, "a report of each", || {
+        (server.recipients().len() == 100).then_some(())
+    });
     queue.close().await;
 }
 
@@ -417,7 +484,7 @@ async fn a_stop_lets_attempts_end_and_leaves_the_rest_to_the_next_start() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server::on(listener, Duration::from_millis(300));
     let config = Config {
-        attempts: 2,
+        attempts_per_destination: 2,
         ..quick()
     };
     let queue = Queue::open(folder.path(), config.clone(), to(&server.target()));

@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod load;
 pub mod mailbox;
 pub mod mails;
+pub mod next_hop;
 pub mod postfix;
 pub mod process;
 pub mod sink;
