@@ -7,6 +7,7 @@ mod delivery;
 mod dns;
 mod floods;
 mod idle;
+mod lanes;
 mod large;
 mod latency;
 mod queue;
@@ -75,6 +76,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "queue",
         about: "memory of a queued message, and a start with a million of them",
         run: queue::run,
+    },
+    Row {
+        name: "lanes",
+        about: "a due queue to a thousand destinations, of which one is dead and one slow",
+        run: lanes::run,
     },
     Row {
         name: "dns",
