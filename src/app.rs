@@ -38,6 +38,7 @@ use crate::delivery::routing::Routing;
 use crate::directory::Ask;
 use crate::directory::Directory;
 use crate::directory::Probe;
+use crate::directory::users::Users;
 use crate::dns::Dns;
 use crate::mail::address::Address;
 use crate::mail::address::ReversePath;
@@ -47,7 +48,9 @@ use crate::pipeline::Pipeline;
 use crate::report::Reporter;
 use crate::scheduler::Route;
 use crate::scheduler::Scheduler;
-use crate::session::Budget;
+use crate::session::Bans;
+use crate::session::Lasting;
+use crate::session::Logins;
 use crate::session::Shared;
 use crate::session::through;
 use crate::session::through::Through;
@@ -75,7 +78,7 @@ pub fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let metrics = metrics::install()?;
     let user = config.user.as_deref();
     privileges::make_data_dir(&config.data_dir, user)?;
-    let sockets = Sockets::bind(&config.listen)?;
+    let sockets = Sockets::bind(&config.listen, config.default_listeners())?;
     match user {
         Some(user) => privileges::drop_to(user)?,
         None if privileges::is_root() => events::runs_as_root(),
@@ -101,8 +104,8 @@ struct Gateway {
     signing: Signing,
     dns: Dns,
     spool: Spool,
-    /// The memory that messages on their way in hold, whatever the configuration they came under.
-    budget: Budget,
+    /// What is known of clients, whatever the configuration they came under.
+    lasting: Lasting,
     delivery: Arc<Delivery>,
     /// How the scheduler learns of new routes.
     route: watch::Sender<Route>,
@@ -120,11 +123,11 @@ impl Gateway {
         let delivery = Arc::new(delivery.listening_on(accept::Listen::ports(&config.listen)));
         let routing = Arc::new(config.routing()?);
         let (spool, arrivals) = spool::open(&config.data_dir.join("spool"), &config.spool)?;
-        let budget = Budget::default();
+        let lasting = Lasting::default();
         let shared = shared(
             &config,
             &spool,
-            &budget,
+            &lasting,
             &certificates,
             &dns,
             &delivery,
@@ -138,7 +141,7 @@ impl Gateway {
             signing,
             dns,
             spool,
-            budget,
+            lasting,
             delivery,
             route: watch::Sender::new(route(&routing)),
             shared: Arc::new(ArcSwap::from_pointee(shared)),
@@ -271,7 +274,7 @@ impl Gateway {
         let shared = shared(
             &config,
             &self.spool,
-            &self.budget,
+            &self.lasting,
             &self.certificates,
             &self.dns,
             &self.delivery,
@@ -280,6 +283,7 @@ impl Gateway {
         let (done, outcome) = oneshot::channel();
         let reload = accept::Reload {
             listen: config.listen.clone(),
+            defaults: config.default_listeners(),
             limits: config.limits.clone(),
             done,
         };
@@ -367,7 +371,7 @@ fn signing(config: &Config) -> anyhow::Result<Signing> {
 fn shared(
     config: &Config,
     spool: &Spool,
-    budget: &Budget,
+    lasting: &Lasting,
     certificates: &tls::Store,
     dns: &Dns,
     delivery: &Arc<Delivery>,
@@ -397,8 +401,22 @@ fn shared(
         spool.clone(),
         through(delivery.clone(), routing.clone()),
         certificates,
-        budget.clone(),
+        lasting.budget.clone(),
+        logins(config, &lasting.bans)?,
     ))
+}
+
+/// Who may log in under this configuration. None where nobody can.
+fn logins(config: &Config, bans: &Bans) -> anyhow::Result<Option<Logins>> {
+    let Some(lookup) = config.submission.lookup() else {
+        return Ok(None);
+    };
+    Ok(Some(Logins {
+        users: Arc::new(Users::open(&lookup, &config.data_dir)?),
+        mechanisms: config.submission.mechanisms.clone(),
+        config: config.submission.logins.clone(),
+        bans: bans.clone(),
+    }))
 }
 
 /// How the next hop of a domain is asked whether it knows a recipient. Who delivers and who decides

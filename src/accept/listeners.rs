@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use crate::telemetry::events;
 
 use super::sockets;
+use super::sockets::Defaults;
 use super::sockets::Endpoint;
 use super::sockets::Error;
 use super::sockets::Listen;
@@ -70,10 +71,14 @@ impl Listeners {
 
     /// Listens as told from now on: keeps the sockets whose address is still wanted, binds the new
     /// ones, closes the others and returns who stood in their queues. After an error all is as it was.
-    pub(super) fn rebind(&mut self, listen: &[Listen]) -> Result<Vec<Accepted>, Error> {
+    pub(super) fn rebind(
+        &mut self,
+        listen: &[Listen],
+        defaults: Defaults,
+    ) -> Result<Vec<Accepted>, Error> {
         let address = |listener: &Listener| listener.endpoint.address;
         let held: Vec<_> = self.open.iter().map(address).collect();
-        let plan = sockets::plan(listen, &held)?;
+        let plan = sockets::plan(listen, defaults, &held)?;
         let fresh = watched(plan.fresh)?;
         let mut queued = Vec::new();
         for mut listener in std::mem::take(&mut self.open) {
@@ -188,7 +193,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_listener_does_not_starve_the_others() {
-        let sockets = Sockets::bind(&[listen(&["127.0.0.1:0", "127.0.0.2:0"])]).unwrap();
+        let sockets =
+            Sockets::bind(&[listen(&["127.0.0.1:0", "127.0.0.2:0"])], Defaults::Mx).unwrap();
         let mut listeners = Listeners::new(sockets).unwrap();
         let [busy, quiet] = local(&listeners)[..] else {
             panic!("two listeners")
@@ -208,7 +214,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_of_listeners_loses_nobody() {
-        let sockets = Sockets::bind(&[listen(&["127.0.0.1:0", "127.0.0.2:0"])]).unwrap();
+        let sockets =
+            Sockets::bind(&[listen(&["127.0.0.1:0", "127.0.0.2:0"])], Defaults::Mx).unwrap();
         let mut listeners = Listeners::new(sockets).unwrap();
         let [kept, dropped] = local(&listeners)[..] else {
             panic!("two listeners")
@@ -217,7 +224,7 @@ mod tests {
         let queued_client = TcpStream::connect(dropped).await.unwrap();
         let mut wanted = listen(&["127.0.0.1:0", "127.0.0.3:0"]);
         wanted.tls = TlsMode::Off;
-        let queued = listeners.rebind(&[wanted]).unwrap();
+        let queued = listeners.rebind(&[wanted], Defaults::Mx).unwrap();
         let peers: Vec<_> = queued.iter().map(|accepted| accepted.peer).collect();
         assert_eq!(peers, [queued_client.local_addr().unwrap()]);
         assert_eq!(local(&listeners)[0], kept);
@@ -229,12 +236,12 @@ mod tests {
 
     #[tokio::test]
     async fn listeners_that_cannot_be_had_change_nothing() {
-        let sockets = Sockets::bind(&[listen(&["127.0.0.1:0"])]).unwrap();
+        let sockets = Sockets::bind(&[listen(&["127.0.0.1:0"])], Defaults::Mx).unwrap();
         let mut listeners = Listeners::new(sockets).unwrap();
         let before = local(&listeners);
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = other.local_addr().unwrap().to_string();
-        let error = listeners.rebind(&[listen(&["127.0.0.2:0", &taken])]);
+        let error = listeners.rebind(&[listen(&["127.0.0.2:0", &taken])], Defaults::Mx);
         assert!(matches!(error, Err(Error::Bind { .. })), "{error:?}");
         assert_eq!(local(&listeners), before);
         let _client = TcpStream::connect(before[0]).await.unwrap();

@@ -44,6 +44,7 @@ pub mod readiness;
 mod sockets;
 
 pub use self::limits::Limits;
+pub use self::sockets::Defaults;
 pub use self::sockets::Error;
 pub use self::sockets::Listen;
 pub use self::sockets::Sockets;
@@ -62,6 +63,8 @@ pub type Ids = Arc<dyn Fn() -> SessionId + Send + Sync>;
 pub struct Reload {
     /// All listeners from now on; what is not among them is closed.
     pub listen: Vec<Listen>,
+    /// What is listened on where there is none.
+    pub defaults: Defaults,
     /// For all listeners together.
     pub limits: Limits,
     /// Told what came of it. After an error the old listeners and limits are in force.
@@ -177,7 +180,7 @@ impl Acceptor {
 
     /// Takes other listeners and limits, all of them or none.
     fn reload(&mut self, reload: Reload) {
-        let result = match self.listeners.rebind(&reload.listen) {
+        let result = match self.listeners.rebind(&reload.listen, reload.defaults) {
             Ok(queued) => {
                 self.drain_timeout = reload.limits.drain_timeout;
                 self.proxy_timeout = reload.limits.proxy_header_timeout;

@@ -25,7 +25,7 @@ use crate::session::Service;
 use crate::session::TlsMode;
 use crate::telemetry::events;
 
-/// One `[[listen]]`. Where the file has none, the service `mx` listens on port 25 of all addresses.
+/// One `[[listen]]`. Where the file has none, [`Defaults`] say what is listened on.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
@@ -40,6 +40,30 @@ pub struct Listen {
     /// Networks whose connections have to begin with a PROXY header. Default: none.
     #[serde(default)]
     pub proxy_protocol_from: Vec<IpNet>,
+}
+
+/// Where we listen if the file does not say: on these ports of all addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defaults {
+    /// 25 for mail from the world.
+    Mx,
+    /// And 465 and 587 for mail from our users (RFC 8314 §3.3, RFC 6409 §3.1).
+    MxAndSubmission,
+}
+
+impl Defaults {
+    /// Ports, what they are for, and their TLS.
+    pub fn ports(self) -> &'static [(u16, Service, TlsMode)] {
+        const ALL: [(u16, Service, TlsMode); 3] = [
+            (25, Service::Mx, TlsMode::Starttls),
+            (465, Service::Submission, TlsMode::Implicit),
+            (587, Service::Submission, TlsMode::Starttls),
+        ];
+        match self {
+            Defaults::Mx => &ALL[..1],
+            Defaults::MxAndSubmission => &ALL,
+        }
+    }
 }
 
 fn starttls() -> TlsMode {
@@ -66,6 +90,11 @@ impl Listen {
             if listen.address.is_empty() {
                 let right = "no address is given; one looks like \"0.0.0.0:25\"".to_owned();
                 faults.push((key(), right));
+            }
+            // RFC 8314 §3.3: no password goes over an open wire.
+            if listen.service == Service::Submission && listen.tls == TlsMode::Off {
+                let right = "submission is never without TLS; give \"starttls\" or \"implicit\"";
+                faults.push((format!("{index}.tls"), right.to_owned()));
             }
             for address in &listen.address {
                 // Port 0 is any free port, another one each time.
@@ -156,9 +185,7 @@ impl Endpoint {
     }
 
     pub(super) fn service_name(&self) -> &'static str {
-        match self.service {
-            Service::Mx => "mx",
-        }
+        self.service.name()
     }
 
     pub(super) fn tls_name(&self) -> &'static str {
@@ -179,8 +206,8 @@ pub struct Sockets {
 impl Sockets {
     /// Binds all addresses of all sections, or none. Without a section the defaults, of which IPv6
     /// is left out, with a warning, on a machine without it.
-    pub fn bind(listen: &[Listen]) -> Result<Sockets, Error> {
-        plan(listen, &[]).map(|plan| plan.fresh)
+    pub fn bind(listen: &[Listen], defaults: Defaults) -> Result<Sockets, Error> {
+        plan(listen, defaults, &[]).map(|plan| plan.fresh)
     }
 
     /// The addresses that are bound, with the port that was chosen where 0 was asked for.
@@ -204,10 +231,14 @@ pub(super) struct Plan {
     pub(super) fresh: Sockets,
 }
 
-pub(super) fn plan(listen: &[Listen], held: &[SocketAddr]) -> Result<Plan, Error> {
+pub(super) fn plan(
+    listen: &[Listen],
+    defaults: Defaults,
+    held: &[SocketAddr],
+) -> Result<Plan, Error> {
     let mut kept = Vec::new();
     let mut bound = Vec::new();
-    for endpoint in endpoints(listen) {
+    for endpoint in endpoints(listen, defaults) {
         if held.contains(&endpoint.address) {
             kept.push(endpoint);
             continue;
@@ -227,18 +258,18 @@ pub(super) fn plan(listen: &[Listen], held: &[SocketAddr]) -> Result<Plan, Error
     Ok(Plan { kept, fresh })
 }
 
-fn endpoints(listen: &[Listen]) -> Vec<Endpoint> {
+fn endpoints(listen: &[Listen], defaults: Defaults) -> Vec<Endpoint> {
     if listen.is_empty() {
-        let default = |ip: IpAddr| Endpoint {
-            address: SocketAddr::new(ip, 25),
-            service: Service::Mx,
-            tls: TlsMode::Starttls,
-            proxies: Vec::new(),
+        let all: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+        let on_port = |&(port, service, tls): &(u16, Service, TlsMode)| {
+            all.map(|ip| Endpoint {
+                address: SocketAddr::new(ip, port),
+                service,
+                tls,
+                proxies: Vec::new(),
+            })
         };
-        return vec![
-            default(Ipv6Addr::UNSPECIFIED.into()),
-            default(Ipv4Addr::UNSPECIFIED.into()),
-        ];
+        return defaults.ports().iter().flat_map(on_port).collect();
     }
     let of_section = |listen: &Listen| {
         let endpoint = |address: &SocketAddr| Endpoint {
@@ -320,12 +351,33 @@ mod tests {
     }
 
     #[test]
+    fn submission_without_tls_is_a_fault_and_has_ports_of_its_own() {
+        let text = "service = \"submission\"\naddress = \"0.0.0.0:587\"\ntls = \"off\"";
+        let faults = Listen::faults(&[listen(text).unwrap()]);
+        assert_eq!(faults[0].0, "0.tls");
+        let ports = |defaults| {
+            let all = endpoints(&[], defaults).into_iter();
+            all.filter(|one| one.address.is_ipv4())
+                .map(|one| (one.address.port(), one.service, one.tls))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ports(Defaults::Mx), [(25, Service::Mx, TlsMode::Starttls)]);
+        assert_eq!(
+            ports(Defaults::MxAndSubmission)[1..],
+            [
+                (465, Service::Submission, TlsMode::Implicit),
+                (587, Service::Submission, TlsMode::Starttls)
+            ]
+        );
+    }
+
+    #[test]
     fn both_families_listen_on_one_port() {
         let v4 = listen("service = \"mx\"\naddress = \"0.0.0.0:0\"").unwrap();
-        let first = Sockets::bind(&[v4]).unwrap();
+        let first = Sockets::bind(&[v4], Defaults::Mx).unwrap();
         let port = first.addresses()[0].port();
         let v6 = listen(&format!("service = \"mx\"\naddress = \"[::]:{port}\"")).unwrap();
-        match Sockets::bind(&[v6]) {
+        match Sockets::bind(&[v6], Defaults::Mx) {
             Ok(second) => assert_eq!(second.addresses()[0].port(), port),
             Err(Error::Bind { address, source }) => {
                 assert!(is_missing_ipv6(&source, address), "{source}");
@@ -339,7 +391,9 @@ mod tests {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap();
         let wanted = listen(&format!("service = \"mx\"\naddress = \"{address}\"")).unwrap();
-        let error = Sockets::bind(&[wanted]).unwrap_err().to_string();
+        let error = Sockets::bind(&[wanted], Defaults::Mx)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(&address.to_string()), "{error}");
         assert!(error.contains("another mail server"), "{error}");
     }

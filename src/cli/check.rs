@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::config::domains::InForce;
 use crate::config::fault::Faults;
 use crate::directory::Recipients;
+use crate::directory::users;
 use crate::mail::address::Domain;
 use crate::tls;
 use crate::tls::CertificateFiles;
@@ -147,6 +148,15 @@ fn outside(config: &Config) -> Vec<Trouble> {
             trouble(format!("routes.{name}.password_file"), message);
         }
     }
+    if let Some(source) = &config.submission.users
+        && let Some(path) = source.file(&config.data_dir)
+    {
+        let usable = check_readable(&path, &runner)
+            .and_then(|()| users::read(&path).map_err(|error| sources(&error).join(": ")));
+        if let Err(message) = usable {
+            trouble("submission.users".to_owned(), message);
+        }
+    }
     for (name, section) in &config.domains {
         if let Some(Recipients::File(path)) = &section.recipients
             && let Err(message) = check_readable(path, &runner)
@@ -237,6 +247,9 @@ fn in_force(config: &Config) -> String {
         ),
     ];
     lines.extend(config.listeners().into_iter().map(|text| ("listen", text)));
+    if let Some(source) = &config.submission.users {
+        lines.push(("users", source.to_string()));
+    }
     lines.push(("admin", config.admin.listen.to_string()));
     lines.extend(certificates(config).into_iter().map(|text| ("tls", text)));
     lines.extend(checks(config));
@@ -284,6 +297,7 @@ fn in_force_json(config: &Config) -> Value {
         "relay": config.relay().map(|route| route.to_string()).ok(), "routes": routes,
         "hostname": config.hostname, "data_dir": config.data_dir, "user": config.user,
         "listen": config.listeners(), "admin": config.admin.listen.to_string(),
+        "users": config.submission.users.as_ref().map(ToString::to_string),
         "certificates": certificates(config), "checks": checks, "domains": domains,
         "signing": dkim::open(config).map(|signing| dkim::as_json(&signing)).unwrap_or_default(),
     })

@@ -60,7 +60,9 @@ impl Section {
     /// they cannot be kept.
     pub(super) fn faults(&self, to: Option<&NextHop>) -> Vec<(String, String)> {
         let mut faults = Vec::new();
-        if let (None | Some(NextHop::Maildir(_)), Some(Recipients::Callout)) = (to, &self.recipients) {
+        if let (None | Some(NextHop::Maildir(_)), Some(Recipients::Callout)) =
+            (to, &self.recipients)
+        {
             let right = "a Maildir cannot be asked; give \"any\" or the full path of a file";
             faults.push(("recipients".to_owned(), right.to_owned()));
         }

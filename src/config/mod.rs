@@ -12,6 +12,7 @@ pub mod reader;
 pub mod routes;
 #[cfg(test)]
 mod shipped;
+pub mod submission;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::accept;
+use crate::accept::Defaults;
 use crate::admin;
 use crate::config::document::Document;
 use crate::config::document::KeyPath;
@@ -28,6 +30,7 @@ use crate::config::domains::Domains;
 use crate::config::fault::Fault;
 use crate::config::fault::Faults;
 use crate::config::reader::Reading;
+use crate::config::submission::Submission;
 use crate::delivery;
 use crate::delivery::route::Route;
 use crate::delivery::routing;
@@ -79,6 +82,8 @@ pub struct Config {
     pub bounces: report::Config,
     /// `[session]`: the limits of one dialogue.
     pub session: session::Config,
+    /// `[submission]`: who may log in, and what becomes of those who fail.
+    pub submission: Submission,
     /// `[directory]`: how long an answer about a recipient is believed.
     pub directory: directory::Config,
     /// `[spf]`: what becomes of a client that SPF does not let pass.
@@ -119,6 +124,7 @@ impl Default for Config {
             queue: scheduler::Config::default(),
             bounces: report::Config::default(),
             session: session::Config::default(),
+            submission: Submission::default(),
             directory: directory::Config::default(),
             spf: pipeline::spf::Config::default(),
             structure: pipeline::structure::Config::default(),
@@ -206,6 +212,8 @@ impl Config {
         section("queue", self.queue.faults());
         section("bounces", self.bounces.faults());
         section("session", self.session.faults());
+        section("submission", self.submission.faults());
+        section("listen", self.submission_faults());
         section("directory", self.directory.faults());
         section("spf", self.spf.faults());
         section("structure", self.structure.faults());
@@ -228,24 +236,52 @@ impl Config {
             .collect()
     }
 
+    /// What is listened on where the file has no `[[listen]]`.
+    pub fn default_listeners(&self) -> Defaults {
+        match self.submission.users {
+            Some(_) => Defaults::MxAndSubmission,
+            None => Defaults::Mx,
+        }
+    }
+
     /// Each listener in a few words, with the defaults filled in.
     pub fn listeners(&self) -> Vec<String> {
-        if self.listen.is_empty() {
-            return vec!["port 25 of all addresses (mx, tls starttls)".to_owned()];
-        }
-        let listener = |listen: &accept::Listen| {
-            let addresses: Vec<_> = listen.address.iter().map(ToString::to_string).collect();
-            let service = match listen.service {
-                Service::Mx => "mx",
-            };
-            let tls = match listen.tls {
+        let words = |service: Service, tls| {
+            let tls = match tls {
                 TlsMode::Off => "off",
                 TlsMode::Starttls => "starttls",
                 TlsMode::Implicit => "implicit",
             };
-            format!("{} ({service}, tls {tls})", addresses.join(" "))
+            format!("({}, tls {tls})", service.name())
+        };
+        if self.listen.is_empty() {
+            let ports = self.default_listeners().ports().iter();
+            let shown = ports.map(|(port, service, tls)| {
+                format!("port {port} of all addresses {}", words(*service, *tls))
+            });
+            return shown.collect();
+        }
+        let listener = |listen: &accept::Listen| {
+            let addresses: Vec<_> = listen.address.iter().map(ToString::to_string).collect();
+            format!(
+                "{} {}",
+                addresses.join(" "),
+                words(listen.service, listen.tls)
+            )
         };
         self.listen.iter().map(listener).collect()
+    }
+
+    /// Listeners for users of whom there are none.
+    fn submission_faults(&self) -> Vec<(String, String)> {
+        if self.submission.users.is_some() {
+            return Vec::new();
+        }
+        let right = "nobody could log in; say who may with the key users of [submission]";
+        let listeners = self.listen.iter().enumerate();
+        let idle = listeners.filter(|(_, listen)| listen.service == Service::Submission);
+        idle.map(|(index, _)| (format!("{index}.service"), right.to_owned()))
+            .collect()
     }
 
     fn postmaster_faults(&self) -> Vec<(String, String)> {
@@ -513,6 +549,7 @@ mod tests {
             ("dns", "attempts = 0"),
             ("delivery", "recipients = 0"),
             ("queue", "attempts = 0"),
+            ("submission", "timeout = '0s'"),
             ("spf", "fail = 'hold'"),
             ("structure", "missing_date = 'mark'"),
             ("verify", "min_key_bits = 512"),
@@ -526,6 +563,32 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    #[test]
+    fn submission_needs_users_and_tls() {
+        let listen = "[[listen]]\nservice = 'submission'\naddress = '127.0.0.1:587'\n";
+        let found = lines(&format!("{GOOD}{listen}"));
+        assert!(
+            found[0].starts_with("4: listen[1].service: nobody could log in;"),
+            "{found:?}"
+        );
+        let found = lines(&format!(
+            "{GOOD}{listen}tls = 'off'\n[submission]\nusers = 'file'\n"
+        ));
+        assert!(found[0].starts_with("6: listen[1].tls: "), "{found:?}");
+        let found = lines(&format!("{GOOD}[submission]\nusers = 'dovecot'\n"));
+        assert!(
+            found[0].contains("\"dovecot\" is unknown; give \"file\""),
+            "{found:?}"
+        );
+        let config = Config::parse(&format!("{GOOD}[submission]\nusers = 'file'\n")).unwrap();
+        let ports: Vec<_> = config
+            .listeners()
+            .iter()
+            .map(|text| text[..8].to_owned())
+            .collect();
+        assert_eq!(ports, ["port 25 ", "port 465", "port 587"]);
     }
 
     proptest::proptest! {

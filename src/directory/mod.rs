@@ -2,9 +2,11 @@
 //!
 //! A domain's recipients stand in a file, are asked of the next hop (a callout), or are not checked.
 //! Whatever cannot be found out now is said to be unsure; nothing here decides what that means.
+//! [`users`] are those who may log in.
 
 mod callout;
 mod list;
+pub mod users;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

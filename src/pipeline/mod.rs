@@ -54,6 +54,8 @@ pub fn loopback() -> Vec<IpNet> {
 pub enum Service {
     /// Mail from the world for our domains.
     Mx,
+    /// Mail from our users, who log in (RFC 6409).
+    Submission,
 }
 
 impl Service {
@@ -61,6 +63,7 @@ impl Service {
     pub fn name(self) -> &'static str {
         match self {
             Service::Mx => "mx",
+            Service::Submission => "submission",
         }
     }
 }

@@ -1,14 +1,17 @@
 //! One connection from greeting to goodbye. It only carries: read a line, take a step, do it.
 //!
 //! What to do next is the protocol's to say ([`crate::smtp::server`]), what is allowed is the
-//! pipeline's. Here are the stream, its deadlines (`stream`), the message while it comes in
-//! (`incoming`), and what keeps one client from taking the others' part (`refusals`, `budget`).
+//! pipeline's; who a client is that logs in, the directory knows. Here are the stream, its deadlines
+//! (`stream`), the message while it comes in (`incoming`), the login (`login`), and what keeps one client
+//! from taking the others' part (`refusals`, `budget`) or trying out passwords (`bans`).
 
 pub mod allowance;
+pub mod bans;
 
 mod budget;
 mod config;
 mod incoming;
+mod login;
 mod refusals;
 mod stream;
 pub mod through;
@@ -53,12 +56,15 @@ use crate::spool::Spool;
 use crate::telemetry::events;
 use crate::tls;
 
+pub use self::bans::Bans;
 pub use self::budget::Budget;
 pub use self::config::Config;
+pub use self::login::Logins;
 pub use crate::pipeline::Service;
 pub use crate::pipeline::loopback;
 
 use self::incoming::Incoming;
+use self::login::Attempt;
 use self::refusals::Refusals;
 use self::stream::Stream;
 use self::through::Through;
@@ -90,6 +96,15 @@ pub struct Connection {
     pub tls: TlsMode,
 }
 
+/// What outlives a reload of what sessions know of clients. One a process; a clone is the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Lasting {
+    /// The memory that messages on their way in hold.
+    pub budget: Budget,
+    /// Who failed to log in too often.
+    pub bans: Bans,
+}
+
 /// What all sessions share; a reload makes a new one for the sessions after it.
 pub struct Shared {
     config: Config,
@@ -98,12 +113,15 @@ pub struct Shared {
     spool: Spool,
     through: Through,
     acceptor: TlsAcceptor,
+    certificates: tls::Store,
     budget: Budget,
     refusals: Refusals,
+    logins: Option<Logins>,
 }
 
 impl Shared {
     /// Joins what sessions need. `spool`, `certificates` and `budget` outlive a reload, the rest does not.
+    /// Without `logins` nobody can log in.
     pub fn new(
         hostname: Domain,
         config: Config,
@@ -112,6 +130,7 @@ impl Shared {
         through: Through,
         certificates: &tls::Store,
         budget: Budget,
+        logins: Option<Logins>,
     ) -> Shared {
         let rules = Rules {
             hostname,
@@ -129,6 +148,8 @@ impl Shared {
             spool,
             through,
             acceptor: certificates.server_config().into(),
+            certificates: certificates.clone(),
+            logins,
         }
     }
 }
@@ -183,6 +204,7 @@ pub async fn serve(
         connection: &connection,
         case: None,
         incoming: None,
+        attempt: None,
         stored: 0,
         held_back: Duration::ZERO,
         stop: &stop,
@@ -257,6 +279,8 @@ struct Session<'a> {
     case: Option<Case>,
     /// The message on its way in.
     incoming: Option<Incoming>,
+    /// The login on its way.
+    attempt: Option<Box<Attempt>>,
     /// Messages stored so far.
     stored: u32,
     /// How long replies have waited since we last read.
@@ -304,6 +328,7 @@ impl<'a> Session<'a> {
             self.say(&Reply::TALKS_FIRST);
             return Ok(ControlFlow::Break(Ended::ByUs));
         }
+        self.offer_login();
         let greeting = self.server.greeting();
         self.say(&greeting);
         Ok(ControlFlow::Continue(()))
@@ -320,7 +345,7 @@ impl<'a> Session<'a> {
             self.flush().await?;
         }
         loop {
-            match line::first(self.stream.input()) {
+            match line::first(self.stream.input(), self.server.line_limit()) {
                 Some(Line::Whole(octets)) => {
                     let step = self.server.command(&self.stream.input()[..octets]);
                     self.stream.take(octets + 2);
@@ -328,7 +353,10 @@ impl<'a> Session<'a> {
                 }
                 // Where the line ends, and what would be a command behind it, is not known.
                 Some(Line::BareNewline) => return Ok(Step::Close(Reply::BARE_NEWLINE_IN_COMMAND)),
-                Some(Line::TooLong) => return Ok(Step::Close(Reply::LINE_TOO_LONG)),
+                Some(Line::TooLong) => {
+                    let reply = self.server.line_too_long(self.stream.input());
+                    return Ok(Step::Close(reply));
+                }
                 None => {}
             }
             self.flush().await?;
@@ -371,6 +399,14 @@ impl<'a> Session<'a> {
                     let answer = Box::pin(self.ask_message(envelope)).await;
                     self.server.message_answered(answer)
                 }
+                Step::Ask(Question::Login { mechanism, initial }) => {
+                    let answer = Box::pin(self.ask_login(mechanism, initial)).await;
+                    self.server.login_answered(answer)
+                }
+                Step::Ask(Question::Response(response)) => {
+                    let answer = Box::pin(self.ask_response(Some(response))).await;
+                    self.server.login_answered(answer)
+                }
                 Step::StartTls(reply) => {
                     // RFC 3207 §4.2: what was sent with STARTTLS came over the open wire.
                     if !self.stream.input().is_empty() {
@@ -381,6 +417,7 @@ impl<'a> Session<'a> {
                     self.flush().await?;
                     Box::pin(self.shake_hands()).await?;
                     self.server.tls_started();
+                    self.offer_login();
                     self.case = None;
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -543,7 +580,7 @@ impl<'a> Session<'a> {
         Client {
             address: self.connection.peer.ip(),
             service: self.connection.service,
-            login: None,
+            login: self.server.login().map(str::to_owned),
             verb,
             hello,
             tls: facts.map(|facts| (facts.version.to_owned(), facts.cipher.to_owned())),

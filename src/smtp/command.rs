@@ -1,4 +1,5 @@
-//! Reads one command line (RFC 5321 §4.1.1, RFC 1870, RFC 3030, RFC 3207, RFC 3461, RFC 6152, RFC 6531).
+//! Reads one command line (RFC 5321 §4.1.1, RFC 1870, RFC 3030, RFC 3207, RFC 3461, RFC 4954,
+//! RFC 6152, RFC 6531).
 //!
 //! A line that cannot be read is answered at once: the error is the reply that says what is wrong.
 //! Takes what deployed clients send (a space after `FROM:`, commands in any case, white space at the
@@ -11,6 +12,7 @@ use crate::mail::envelope::Body;
 use crate::mail::envelope::Notify;
 use crate::mail::envelope::Ret;
 use crate::smtp::reply::Reply;
+use crate::smtp::sasl::Secret;
 
 /// What a client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +48,17 @@ pub enum Command {
     Expn,
     /// Asks for help (RFC 5321 §4.1.1.8). Its argument is not looked at.
     Help,
-    /// Wants to log in (RFC 4954 §4). Its argument is not looked at.
-    Auth,
+    /// Wants to log in (RFC 4954 §4).
+    Auth(Auth),
+}
+
+/// AUTH with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Printable ASCII, as written; empty where there is none. It may be no mechanism of ours.
+    pub mechanism: String,
+    /// What the client sends without being asked, still in base64.
+    pub initial: Option<Secret>,
 }
 
 /// How the client names itself. Nothing is decided from it but SPF.
@@ -123,7 +134,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
         "VRFY" => Ok(Command::Vrfy),
         "EXPN" => Ok(Command::Expn),
         "HELP" => Ok(Command::Help),
-        "AUTH" => Ok(Command::Auth),
+        "AUTH" => auth(argument).map(Command::Auth),
         _ => Err(Reply::UNKNOWN_COMMAND),
     }
 }
@@ -187,7 +198,7 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
                 mail.envid = Some(value.to_owned());
             }
             ("BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(bad()),
-            // RFC 4954 §5: without authentication the identity means nothing to us.
+            // RFC 4954 §5: who a relay says has written the message; we believe no relay.
             ("AUTH", Some(_)) => {}
             _ if is_keyword(&name) => return Err(Reply::unknown_parameter(&name)),
             _ => return Err(Reply::MAIL_SYNTAX),
@@ -230,6 +241,17 @@ fn bdat(argument: &str) -> Result<Command, Reply> {
         _ => return Err(Reply::BDAT_SYNTAX),
     };
     Ok(Command::Bdat { size, chunk })
+}
+
+/// RFC 4954 §4: `mechanism [initial-response]`.
+fn auth(argument: &str) -> Result<Auth, Reply> {
+    let mut words = argument.split_ascii_whitespace();
+    let mechanism = words.next().unwrap_or_default().to_owned();
+    let initial = words.next().map(Secret::new);
+    if words.next().is_some() {
+        return Err(Reply::AUTH_SYNTAX);
+    }
+    Ok(Auth { mechanism, initial })
 }
 
 /// Splits `FROM:<path> parameters` behind the path: at the first `>` outside of a quoted string.

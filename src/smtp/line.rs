@@ -5,6 +5,9 @@ use memchr::memchr;
 /// Longest command line with its CRLF. RFC 5321 §4.5.3.1.4 says 512; extensions add to it.
 pub const LIMIT: usize = 4096;
 
+/// Longest line with its CRLF where a client may log in: a token or a ticket is long (RFC 4954 §4).
+pub const AUTH_LIMIT: usize = 12_288 + 2;
+
 /// What stands at the start of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
@@ -16,13 +19,13 @@ pub enum Line {
     TooLong,
 }
 
-/// The first line of `input`; None: more has to come.
-pub fn first(input: &[u8]) -> Option<Line> {
+/// The first line of `input`, of `limit` octets at most; None: more has to come.
+pub fn first(input: &[u8], limit: usize) -> Option<Line> {
     match memchr(b'\n', input) {
-        Some(end) if end >= LIMIT => Some(Line::TooLong),
+        Some(end) if end >= limit => Some(Line::TooLong),
         Some(end) if input[..end].ends_with(b"\r") => Some(Line::Whole(end - 1)),
         Some(_) => Some(Line::BareNewline),
-        None if input.len() >= LIMIT => Some(Line::TooLong),
+        None if input.len() >= limit => Some(Line::TooLong),
         None => None,
     }
 }
@@ -44,7 +47,12 @@ mod tests {
             (b"\n", Some(Line::BareNewline)),
             (&long, Some(Line::TooLong)),
         ] {
-            assert_eq!(first(input), want, "{:?}", String::from_utf8_lossy(input));
+            assert_eq!(
+                first(input, LIMIT),
+                want,
+                "{:?}",
+                String::from_utf8_lossy(input)
+            );
         }
     }
 }

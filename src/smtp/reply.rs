@@ -7,6 +7,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 
 use crate::mail::address;
 use crate::mail::address::Address;
@@ -62,8 +66,10 @@ impl Reply {
     /// Appends the reply as it goes over the wire.
     ///
     /// A control character in a text becomes a question mark, and a line is cut at 512 octets
-    /// (RFC 5321 §4.5.3.1.5), whatever somebody's DNS had to say.
+    /// (RFC 5321 §4.5.3.1.5), whatever somebody's DNS had to say; a challenge goes out whole.
     pub fn write(&self, out: &mut Vec<u8>) {
+        // RFC 4954 §4: no line of an exchange is cut.
+        let limit = if self.code == 334 { usize::MAX } else { 510 };
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             let start = out.len();
@@ -77,7 +83,7 @@ impl Reply {
                 let c = if c.is_control() { '?' } else { c };
                 let mut utf8 = [0; 4];
                 let bytes = c.encode_utf8(&mut utf8).as_bytes();
-                if out.len() - start + bytes.len() > 510 {
+                if out.len() - start + bytes.len() > limit {
                     break;
                 }
                 out.extend_from_slice(bytes);
@@ -214,6 +220,50 @@ impl Reply {
         (5, 5, 1),
         "There is no authentication on this port; use the submission port, 465 or 587",
     );
+    /// To AUTH without a mechanism, or with something behind the initial response (RFC 4954 §4).
+    pub const AUTH_SYNTAX: Reply =
+        Reply::fixed(501, (5, 5, 4), "Syntax: AUTH mechanism [initial-response]");
+    /// To AUTH with a mechanism that is not offered (RFC 4954 §4).
+    pub const AUTH_MECHANISM_UNKNOWN: Reply = Reply::fixed(
+        504,
+        (5, 5, 4),
+        "There is no such mechanism here; EHLO names those there are",
+    );
+    /// To AUTH before TLS (RFC 4954 §4, RFC 5248 §2.4).
+    pub const AUTH_NEEDS_TLS: Reply = Reply::fixed(
+        538,
+        (5, 7, 11),
+        "Logging in needs encryption; say STARTTLS first",
+    );
+    /// To AUTH after one that was granted (RFC 4954 §4).
+    pub const AUTH_ALREADY: Reply = Reply::fixed(503, (5, 5, 1), "You have logged in already");
+    /// To AUTH within a transaction (RFC 4954 §4).
+    pub const AUTH_WITHIN_MAIL: Reply =
+        Reply::fixed(503, (5, 5, 1), "No AUTH within a transaction; RSET ends it");
+    /// To what should be base64 and is not, or is no message of the mechanism (RFC 4954 §4).
+    pub const AUTH_MALFORMED: Reply =
+        Reply::fixed(501, (5, 5, 2), "The response cannot be decoded");
+    /// To `*` in place of a response (RFC 4954 §4).
+    pub const AUTH_CANCELLED: Reply = Reply::fixed(501, (5, 7, 0), "Authentication cancelled");
+    /// To a line of AUTH beyond the limit, before we hang up (RFC 4954 §4).
+    pub const AUTH_TOO_LONG: Reply =
+        Reply::fixed(500, (5, 5, 6), "Authentication exchange line is too long");
+    /// The client is who it says (RFC 4954 §6).
+    pub const LOGGED_IN: Reply = Reply::fixed(235, (2, 7, 0), "Authentication successful");
+    /// To MAIL on a submission port before TLS (RFC 3207 §4).
+    pub const TLS_FIRST: Reply = Reply::fixed(530, (5, 7, 0), "Say STARTTLS first");
+    /// To MAIL on a submission port before AUTH (RFC 4954 §6).
+    pub const LOGIN_FIRST: Reply = Reply::fixed(530, (5, 7, 0), "Authentication required");
+
+    /// The server's part of an exchange, in base64 (RFC 4954 §4).
+    pub fn challenge(octets: &[u8]) -> Reply {
+        Reply {
+            code: 334,
+            enhanced: None,
+            text: BASE64_STANDARD.encode(octets).into(),
+        }
+    }
+
     /// To STARTTLS on a listener without TLS.
     pub const STARTTLS_NOT_OFFERED: Reply = Reply::fixed(502, (5, 5, 1), "TLS is not offered here");
     /// To STARTTLS within TLS (RFC 3207 §4).
@@ -376,6 +426,53 @@ impl Refusal {
             550,
             (5, 7, 1),
             format!("<{recipient}>: relaying denied; we take no mail for that domain"),
+        ))
+    }
+
+    /// RFC 4954 §6. What of name and password was wrong is not for the client to know.
+    pub fn login_failed() -> Refusal {
+        Refusal(Reply::fixed(
+            535,
+            (5, 7, 8),
+            "Authentication credentials invalid",
+        ))
+    }
+
+    /// The client sent no message of the mechanism that it chose (RFC 4954 §4).
+    pub fn login_malformed() -> Refusal {
+        Refusal(Reply::AUTH_MALFORMED)
+    }
+
+    /// RFC 4954 §6: who would know cannot be asked now, or has too much to do.
+    pub fn login_unsure() -> Refusal {
+        Refusal(Reply::fixed(
+            454,
+            (4, 7, 0),
+            "Temporary authentication failure, try again later",
+        ))
+    }
+
+    /// The user's password was tried too often.
+    pub fn login_banned_user(wait: Duration) -> Refusal {
+        Refusal(Reply::made(
+            454,
+            (4, 7, 0),
+            format!(
+                "Too many failed logins for this user, try again in {}",
+                minutes(wait)
+            ),
+        ))
+    }
+
+    /// The client's address tried too many passwords; we hang up.
+    pub fn login_banned_address(wait: Duration) -> Refusal {
+        Refusal(Reply::made(
+            421,
+            (4, 7, 0),
+            format!(
+                "Too many failed logins from you, try again in {}",
+                minutes(wait)
+            ),
         ))
     }
 
@@ -543,6 +640,14 @@ impl Refusal {
             (4, 3, 0),
             "The message could not be stored, try again later",
         ))
+    }
+}
+
+/// Rounded up.
+fn minutes(wait: Duration) -> String {
+    match wait.as_secs().div_ceil(60) {
+        0 | 1 => "a minute".to_owned(),
+        minutes => format!("{minutes} minutes"),
     }
 }
 

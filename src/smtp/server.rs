@@ -1,4 +1,5 @@
-//! The server's half of the dialogue: fed commands, it says what to do next (RFC 5321 §4.1.4).
+//! The server's half of the dialogue: fed commands, it says what to do next (RFC 5321 §4.1.4,
+//! RFC 4954 §4).
 //!
 //! No I/O, no clock. What is not the protocol's to know it asks ([`Step::Ask`]) and goes on when it is
 //! answered. A test of it is a list of calls. Whoever drives it does each step before the next call
@@ -6,20 +7,27 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
 use crate::smtp::command;
+use crate::smtp::command::Auth;
 use crate::smtp::command::Chunk;
 use crate::smtp::command::Command;
 use crate::smtp::command::Hello;
 use crate::smtp::command::Mail;
 use crate::smtp::command::Rcpt;
 use crate::smtp::data::Fault;
+use crate::smtp::line;
 use crate::smtp::reply::Refusal;
 use crate::smtp::reply::Reply;
+use crate::smtp::sasl::Mechanism;
+use crate::smtp::sasl::Secret;
 
 /// What a server allows; the same for all sessions of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +94,26 @@ pub enum Question {
     /// The message to this envelope is here: is it taken, and stored? Then
     /// [`Server::message_answered`].
     Message(Envelope),
+    /// The client begins to log in: what comes of it? Then [`Server::login_answered`].
+    Login {
+        /// One of those that were offered.
+        mechanism: Mechanism,
+        /// What it sent with the command, decoded.
+        initial: Option<Secret>,
+    },
+    /// What comes of its answer to the last challenge, decoded? Then [`Server::login_answered`].
+    Response(Secret),
+}
+
+/// What comes of a message of a client that logs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// Something to be answered.
+    Challenge(Vec<u8>),
+    /// It is in, under this name.
+    Granted(String),
+    /// It is not.
+    Refused(Refusal),
 }
 
 /// A message on its way in: from MAIL to the final dot.
@@ -109,6 +137,12 @@ pub struct Server {
     hello: Option<(Verb, Hello)>,
     transaction: Option<Transaction>,
     pending: Option<Rcpt>,
+    /// By what clients may log in, and have to before MAIL; None where nobody does.
+    mechanisms: Option<Vec<Mechanism>>,
+    /// As whom the client has.
+    login: Option<String>,
+    /// The next line is no command, but the answer to a challenge.
+    is_challenged: bool,
     errors: u32,
     transactions: u32,
 }
@@ -131,8 +165,42 @@ impl Server {
             hello: None,
             transaction: None,
             pending: None,
+            mechanisms: None,
+            login: None,
+            is_challenged: false,
             errors: 0,
             transactions: 0,
+        }
+    }
+
+    /// From now on clients have to log in before MAIL, within TLS and by one of `mechanisms`.
+    pub fn require_login(&mut self, mechanisms: Vec<Mechanism>) {
+        self.mechanisms = Some(mechanisms);
+    }
+
+    /// As whom the client has logged in.
+    pub fn login(&self) -> Option<&str> {
+        self.login.as_deref()
+    }
+
+    /// How long the next line may be, with its CRLF.
+    pub fn line_limit(&self) -> usize {
+        match &self.mechanisms {
+            Some(_) if self.tls == Tls::Active => line::AUTH_LIMIT,
+            Some(_) | None => line::LIMIT,
+        }
+    }
+
+    /// What is said of a line beyond the limit that begins like this, before we hang up.
+    pub fn line_too_long(&self, start: &[u8]) -> Reply {
+        let is_auth = |start: &[u8]| {
+            start
+                .get(..5)
+                .is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
+        };
+        match self.is_challenged || self.mechanisms.is_some() && is_auth(start) {
+            true => Reply::AUTH_TOO_LONG,
+            false => Reply::LINE_TOO_LONG,
         }
     }
 
@@ -161,6 +229,9 @@ impl Server {
         // Not in place of the last refusal: a 5xx there must not become a 4xx.
         if self.errors >= self.rules.errors {
             return Step::Close(Reply::TOO_MANY_ERRORS);
+        }
+        if std::mem::take(&mut self.is_challenged) {
+            return self.response(line);
         }
         match command::parse(line) {
             Ok(command) => self.take(command),
@@ -196,7 +267,7 @@ impl Server {
             Command::Vrfy => self.say(Reply::CANNOT_VERIFY),
             Command::Expn => self.say(Reply::EXPN_REFUSED),
             Command::Help => self.say(Reply::HELP),
-            Command::Auth => self.say(Reply::AUTH_NOT_HERE),
+            Command::Auth(auth) => self.auth(auth),
         }
     }
 
@@ -220,12 +291,25 @@ impl Server {
         if self.tls == Tls::Offered {
             extensions.push("STARTTLS".to_owned());
         }
+        // RFC 4954 §4, RFC 8314 §3.3: passwords are not even asked for in the open.
+        if let (Some(mechanisms), Tls::Active) = (&self.mechanisms, self.tls)
+            && !mechanisms.is_empty()
+        {
+            let names: Vec<_> = mechanisms.iter().map(|one| one.name()).collect();
+            extensions.push(format!("AUTH {}", names.join(" ")));
+        }
         Step::Reply(Reply::ehlo(&self.rules.hostname, &extensions))
     }
 
     fn mail(&mut self, mail: Mail) -> Step {
         if self.hello.is_none() {
             return self.say(Reply::HELLO_FIRST);
+        }
+        if self.mechanisms.is_some() && self.login.is_none() {
+            return self.say(match self.tls {
+                Tls::Offered => Reply::TLS_FIRST,
+                Tls::Active | Tls::NotOffered => Reply::LOGIN_FIRST,
+            });
         }
         if self.transaction.is_some() {
             return self.say(Reply::MAIL_ALREADY);
@@ -244,6 +328,72 @@ impl Server {
             rcpt_tried: false,
         });
         self.say(Reply::SENDER_OK)
+    }
+
+    /// RFC 4954 §4
+    fn auth(&mut self, auth: Auth) -> Step {
+        let Some(mechanisms) = &self.mechanisms else {
+            return self.say(Reply::AUTH_NOT_HERE);
+        };
+        if self.hello.is_none() {
+            return self.say(Reply::HELLO_FIRST);
+        }
+        if self.login.is_some() {
+            return self.say(Reply::AUTH_ALREADY);
+        }
+        if self.transaction.is_some() {
+            return self.say(Reply::AUTH_WITHIN_MAIL);
+        }
+        if self.tls != Tls::Active {
+            return self.say(Reply::AUTH_NEEDS_TLS);
+        }
+        if auth.mechanism.is_empty() {
+            return self.say(Reply::AUTH_SYNTAX);
+        }
+        let offered = auth.mechanism.parse().ok();
+        let Some(mechanism) = offered.filter(|one| mechanisms.contains(one)) else {
+            return self.say(Reply::AUTH_MECHANISM_UNKNOWN);
+        };
+        let initial = match auth.initial.as_ref().map(Secret::expose) {
+            None => None,
+            Some(b"=") => Some(Secret::new([])),
+            Some(encoded) => match BASE64_STANDARD.decode(encoded) {
+                Ok(octets) => Some(Secret::new(octets)),
+                Err(_) => return self.say(Reply::AUTH_MALFORMED),
+            },
+        };
+        Step::Ask(Question::Login { mechanism, initial })
+    }
+
+    /// The line that answers a challenge.
+    fn response(&mut self, line: &[u8]) -> Step {
+        if line == b"*" {
+            return self.say(Reply::AUTH_CANCELLED);
+        }
+        match BASE64_STANDARD.decode(line) {
+            Ok(octets) => Step::Ask(Question::Response(Secret::new(octets))),
+            Err(_) => self.say(Reply::AUTH_MALFORMED),
+        }
+    }
+
+    /// What the client sent to log in leads to this.
+    pub fn login_answered(&mut self, answer: Login) -> Step {
+        match answer {
+            Login::Challenge(octets) => {
+                self.is_challenged = true;
+                Step::Reply(Reply::challenge(&octets))
+            }
+            Login::Granted(name) => {
+                self.login = Some(name);
+                self.say(Reply::LOGGED_IN)
+            }
+            Login::Refused(refusal) => match refusal.into_reply() {
+                reply if reply.code == 421 => Step::Close(reply),
+                // Our trouble, for which the client can do nothing.
+                reply if reply.code < 500 => Step::Reply(reply),
+                reply => self.say(reply),
+            },
+        }
     }
 
     fn rcpt(&mut self, rcpt: Rcpt) -> Step {
@@ -308,7 +458,7 @@ impl Server {
             ret: mail.ret,
             envid: mail.envid,
             client: None,
-            login: None,
+            login: self.login.clone(),
             forged: false,
         }))
     }
@@ -413,6 +563,8 @@ impl Server {
         self.hello = None;
         self.transaction = None;
         self.pending = None;
+        self.login = None;
+        self.is_challenged = false;
     }
 
     /// Says it, and counts it where it is a no.

@@ -94,6 +94,42 @@ pub fn refused(
     info!(%id, %peer, stage, %from, %rcpt, %reply, "refused");
 }
 
+/// A client has logged in.
+pub fn logged_in(session: SessionId, peer: IpAddr, user: &str, mechanism: &dyn Display) {
+    counter!("gatepost_logins_total").increment(1);
+    info!(%session, %peer, user, %mechanism, "logged in");
+}
+
+/// A client could not log in. `user` is whom it claimed to be, empty where it did not say.
+pub fn login_failed(
+    session: SessionId,
+    peer: IpAddr,
+    user: &str,
+    mechanism: &dyn Display,
+    reason: &str,
+) {
+    counter!("gatepost_login_failures_total").increment(1);
+    info!(%session, %peer, user, %mechanism, reason, "login failed");
+}
+
+/// Whether a client may log in could not be found out; it was told to try again.
+pub fn login_unsure(session: SessionId, peer: IpAddr, user: &str, reason: &str) {
+    counter!("gatepost_login_errors_total").increment(1);
+    error!(%session, %peer, user, reason, "login not decided");
+}
+
+/// Too many logins failed: from now on, and for so long, none is tried. `whom` is a network or a user.
+pub fn banned(of: &'static str, whom: &dyn Display, failures: u32, lasts: Duration) {
+    counter!("gatepost_login_bans_total", "of" => of).increment(1);
+    warn!(of, %whom, failures, lasts = ?lasts, "banned");
+}
+
+/// Somebody who is banned tried to log in, and was told so; nothing was looked up.
+pub fn login_banned(session: SessionId, peer: IpAddr, of: &'static str, left: Duration) {
+    counter!("gatepost_logins_banned_total").increment(1);
+    info!(%session, %peer, of, left = ?left, "login refused, banned");
+}
+
 /// A client that is refused a lot has to wait for a refusal. `tell` is how many of its replies have
 /// waited since the log named it last, where it is to be named again.
 pub fn slowed_down(peer: IpAddr, tell: Option<u32>) {
@@ -263,6 +299,21 @@ pub fn certificate_doubtful(file: &Path, reason: &dyn Display) {
 /// A file of recipients cannot be used; the recipients read before stay in use.
 pub fn recipients_broken(file: &Path, reason: &dyn Display) {
     error!(file = %file.display(), %reason, "recipients not loaded, the old ones stay in use");
+}
+
+/// The file of users cannot be used; the users read before stay in use.
+pub fn users_broken(file: &Path, reason: &dyn Display) {
+    error!(file = %file.display(), %reason, "users not loaded, the old ones stay in use");
+}
+
+/// Others than its owner may read or write the file of users.
+pub fn users_open(file: &Path) {
+    warn!(file = %file.display(), "users open to others; give the file mode 0600");
+}
+
+/// Whoever knows the users cannot be asked; logins are put off until that is over.
+pub fn users_unreachable(host: &dyn Display, reason: &dyn Display) {
+    error!(%host, %reason, "users unreachable");
 }
 
 /// The gateway keeps the rights of root, because nobody else was named.

@@ -20,6 +20,19 @@ const COUNTERS: &[(&str, &str)] = &[
         "gatepost_tls_failures_total",
         "TLS handshakes with clients that did not come off.",
     ),
+    ("gatepost_logins_total", "Clients that logged in."),
+    (
+        "gatepost_login_failures_total",
+        "Logins that failed for a wrong password, an unknown user and the like.",
+    ),
+    (
+        "gatepost_login_errors_total",
+        "Logins of which nobody could tell whether they are right.",
+    ),
+    (
+        "gatepost_logins_banned_total",
+        "Logins that were refused unseen, because their client or user is banned.",
+    ),
     (
         "gatepost_slowed_replies_total",
         "Refusals that waited before they went out, because the client had too many of them.",
@@ -115,6 +128,10 @@ const LABELLED: &[(&str, &str)] = &[
     (
         "gatepost_refused_total",
         "Refusals, by the stage of the dialogue.",
+    ),
+    (
+        "gatepost_login_bans_total",
+        "Bans for failed logins, of addresses and of users.",
     ),
     (
         "gatepost_would_refuse_total",

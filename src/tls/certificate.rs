@@ -4,6 +4,11 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::Algorithm;
+use aws_lc_rs::digest::SHA256;
+use aws_lc_rs::digest::SHA384;
+use aws_lc_rs::digest::SHA512;
+use aws_lc_rs::digest::digest;
 use jiff::Timestamp;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -24,6 +29,8 @@ pub(super) struct Certificate {
     /// Its DNS names in lower case, wildcards as `*.example.com`.
     pub(super) names: Vec<String>,
     pub(super) expires: Timestamp,
+    /// `tls-server-end-point` (RFC 5929 §4.1); None for a signature without a hash of its own, as Ed25519.
+    pub(super) end_point: Option<Vec<u8>>,
 }
 
 impl Certificate {
@@ -41,7 +48,11 @@ impl Certificate {
             path: files.chain.clone(),
             reason,
         };
-        let (names, expires) = names_and_end(&chain).map_err(broken)?;
+        let Facts {
+            names,
+            expires,
+            end_point,
+        } = facts(&chain).map_err(broken)?;
         let key = CertifiedKey::new(chain, key);
         key.keys_match().map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => Error::Mismatch {
@@ -54,6 +65,7 @@ impl Certificate {
             key: Arc::new(key),
             names,
             expires,
+            end_point,
         })
     }
 
@@ -72,7 +84,14 @@ fn matches(pattern: &str, name: &str) -> bool {
     parent.is_some() && pattern.strip_prefix("*.") == parent
 }
 
-fn names_and_end(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, Timestamp), String> {
+/// What a certificate says of itself.
+struct Facts {
+    names: Vec<String>,
+    expires: Timestamp,
+    end_point: Option<Vec<u8>>,
+}
+
+fn facts(chain: &[CertificateDer<'_>]) -> Result<Facts, String> {
     let der = chain.first().ok_or("it is missing")?;
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
     let names = certificate
@@ -81,8 +100,26 @@ fn names_and_end(chain: &[CertificateDer<'_>]) -> Result<(Vec<String>, Timestamp
         .map(|extension| dns_names(&extension.value.general_names))
         .unwrap_or_default();
     let end = certificate.validity().not_after.timestamp();
-    let end = Timestamp::from_second(end).map_err(|error| error.to_string())?;
-    Ok((names, end))
+    let expires = Timestamp::from_second(end).map_err(|error| error.to_string())?;
+    let signature = certificate.signature_algorithm.algorithm.to_id_string();
+    let end_point = signature_hash(&signature).map(|hash| digest(hash, der).as_ref().to_vec());
+    Ok(Facts {
+        names,
+        expires,
+        end_point,
+    })
+}
+
+/// RFC 5929 §4.1: the hash of the signature, but SHA-256 for MD5 and SHA-1.
+fn signature_hash(signature: &str) -> Option<&'static Algorithm> {
+    match signature {
+        // RSA and ECDSA, each with MD5, SHA-1 or SHA-256.
+        "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11" => Some(&SHA256),
+        "1.2.840.10045.4.1" | "1.2.840.10045.4.3.2" => Some(&SHA256),
+        "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => Some(&SHA384),
+        "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => Some(&SHA512),
+        _ => None,
+    }
 }
 
 fn dns_names(names: &[GeneralName<'_>]) -> Vec<String> {

@@ -20,6 +20,7 @@ use tokio::time;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::rustls::NamedGroup;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::ServerConnection;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -92,6 +93,13 @@ impl Store {
     /// [`Store::replace`] makes another.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.shared.server.load_full()
+    }
+
+    /// What binds an exchange to the certificate that a client was shown: `tls-server-end-point` (RFC 5929
+    /// §4.1). None where it is not sure which one that was. `connection` has shaken hands; a certificate
+    /// that was exchanged since is taken for the old one, and the client has to connect again.
+    pub fn end_point(&self, connection: &ServerConnection) -> Option<Vec<u8>> {
+        self.shared.resolver.end_point(connection.server_name())
     }
 
     /// Takes another configuration; after an error all is as it was.

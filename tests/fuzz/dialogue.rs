@@ -4,7 +4,8 @@
 //! An input is a script. Each line is what comes next: a command, or where the server asked for
 //! something else, what came of it. `yes` grants a recipient, stores a message, and shakes hands; `whole`
 //! is a message or chunk without fault; `bare`, `large` and `long` are such with one; `later` is a
-//! refusal for now, and anything else one for good.
+//! refusal for now, and anything else one for good. A script whose first line is `submission` has to log
+//! in; there `yes` grants it, and `more` is a challenge.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::smtp::command::Command;
 use crate::smtp::data::Fault;
 use crate::smtp::reply::Refusal;
 use crate::smtp::reply::Reply;
+use crate::smtp::sasl::Mechanism;
+use crate::smtp::server::Login;
 use crate::smtp::server::Question;
 use crate::smtp::server::Rules;
 use crate::smtp::server::Server;
@@ -44,6 +47,7 @@ struct Client {
     octets: u64,
     /// A chunk was taken, so that only more of them may come.
     within_chunks: bool,
+    is_in: bool,
 }
 
 struct Game<'a> {
@@ -51,6 +55,10 @@ struct Game<'a> {
     client: Client,
     script: Box<dyn Iterator<Item = &'a [u8]> + 'a>,
     is_secure: bool,
+    /// Clients have to log in.
+    is_submission: bool,
+    /// The next line is no command.
+    is_challenged: bool,
     refusals: u32,
     senders: u32,
     stored: u32,
@@ -74,12 +82,20 @@ fn no_dialogue_leads_to_a_message_without_a_sender_and_granted_recipients() {
             client: Client::default(),
             script: Box::new(lines(input)),
             is_secure: false,
+            is_submission: false,
+            is_challenged: false,
             refusals: 0,
             senders: 0,
             stored: 0,
             seen: BTreeSet::new(),
             is_closed: false,
         };
+        if input.starts_with(b"submission\n") {
+            game.script.next();
+            game.is_submission = true;
+            game.server
+                .require_login(vec![Mechanism::Plain, Mechanism::Login]);
+        }
         game.said(&game.server.greeting(), "greeting");
         while let Some(line) = game.script.next() {
             game.command(line);
@@ -94,7 +110,8 @@ fn no_dialogue_leads_to_a_message_without_a_sender_and_granted_recipients() {
 
 impl Game<'_> {
     fn command(&mut self, line: &[u8]) {
-        let said = command::parse(line).ok();
+        let is_command = !std::mem::take(&mut self.is_challenged);
+        let said = command::parse(line).ok().filter(|_| is_command);
         let step = self.server.command(line);
         self.take(step, said);
     }
@@ -110,6 +127,7 @@ impl Game<'_> {
             Step::StartTls(reply) => self.start_tls(&reply),
             Step::Ask(Question::Recipient(path)) => self.recipient(&path),
             Step::Ask(Question::Message(envelope)) => self.message(&envelope),
+            Step::Ask(Question::Login { .. } | Question::Response(_)) => self.login(),
             Step::ReceiveData(reply) => {
                 assert_eq!(reply.code, 354);
                 self.said(&reply, "data");
@@ -156,10 +174,14 @@ impl Game<'_> {
                 let offered = reply.text.contains("\nSTARTTLS");
                 let is_extended = matches!(said, Command::Ehlo(_));
                 assert_eq!(offered, is_extended && !self.is_secure);
+                let offered = reply.text.contains("\nAUTH PLAIN LOGIN");
+                let is_offered = self.is_submission && self.is_secure;
+                assert_eq!(offered, is_extended && is_offered);
             }
             Command::Rset => self.reset(),
             Command::Mail(mail) => {
                 assert!(self.client.is_greeted, "MAIL before EHLO");
+                assert_eq!(self.client.is_in, self.is_submission, "MAIL before AUTH");
                 assert_eq!(self.client.sender, None, "MAIL within a transaction");
                 assert!(mail.size.is_none_or(|size| size <= SIZE));
                 self.client.sender = Some(mail.from);
@@ -168,6 +190,24 @@ impl Game<'_> {
             Command::Noop | Command::Vrfy | Command::Help => {}
             said => panic!("{said:?} was answered {reply}"),
         }
+    }
+
+    fn login(&mut self) {
+        assert!(self.is_submission && self.is_secure && self.client.is_greeted);
+        assert!(!self.client.is_in && self.client.sender.is_none());
+        let answer = match self.next() {
+            b"yes" => Login::Granted("ann".to_owned()),
+            b"more" => Login::Challenge(b"Password:".to_vec()),
+            b"later" => Login::Refused(Refusal::login_unsure()),
+            _ => Login::Refused(Refusal::login_failed()),
+        };
+        let Step::Reply(reply) = self.server.login_answered(answer) else {
+            panic!("no reply to AUTH");
+        };
+        self.client.is_in = reply.code == 235;
+        self.is_challenged = reply.code == 334;
+        assert!(self.client.is_in || self.is_challenged || reply.is_refusal());
+        self.said(&reply, "auth");
     }
 
     fn recipient(&mut self, path: &ForwardPath) {
@@ -213,6 +253,8 @@ impl Game<'_> {
 
     fn message(&mut self, envelope: &Envelope) {
         assert_eq!(Some(&envelope.from), self.client.sender.as_ref());
+        let login = self.client.is_in.then_some("ann");
+        assert_eq!(envelope.login.as_deref(), login);
         let asked: Vec<_> = envelope
             .recipients
             .iter()
@@ -270,7 +312,8 @@ impl Game<'_> {
     fn said(&mut self, reply: &Reply, to: &'static str) {
         assert_well_formed(reply);
         // What the client can do nothing for is not held against it, nor the last word to it.
-        let is_free = reply.code < 500 && to == "message" || *reply == Reply::TOO_MANY_RECIPIENTS;
+        let is_ours = reply.code < 500 && (to == "message" || to == "auth");
+        let is_free = is_ours || *reply == Reply::TOO_MANY_RECIPIENTS;
         if reply.is_refusal() && !is_free && to != "close" {
             self.refusals += 1;
         }
@@ -278,9 +321,12 @@ impl Game<'_> {
     }
 
     fn reset(&mut self) {
-        let is_greeted = self.client.is_greeted;
+        let Client {
+            is_greeted, is_in, ..
+        } = self.client;
         self.client = Client {
             is_greeted,
+            is_in,
             ..Client::default()
         };
     }

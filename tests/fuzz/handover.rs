@@ -144,7 +144,7 @@ impl Server {
 fn assert_commands(said: &[u8]) {
     let mut rest = said;
     while !rest.is_empty() {
-        let Some(line::Line::Whole(length)) = line::first(rest) else {
+        let Some(line::Line::Whole(length)) = line::first(rest, line::LIMIT) else {
             panic!("not whole lines: {:?}", said.escape_ascii().to_string());
         };
         assert!(!rest[..length].iter().any(u8::is_ascii_control));

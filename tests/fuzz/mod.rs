@@ -20,6 +20,7 @@ mod headers;
 mod logins;
 mod messages;
 mod replies;
+mod sasl;
 
 use std::collections::HashSet;
 use std::env;

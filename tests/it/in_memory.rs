@@ -1,7 +1,7 @@
 //! Plays the dialogues against the protocol alone, without a network, however the bytes are cut.
 //!
 //! What the session does with a socket is done here with a buffer; what the pipeline decides is a
-//! list of recipients, and that a message has an author.
+//! list of recipients, and that a message has an author; one user may log in.
 
 use std::fs;
 use std::mem;
@@ -20,6 +20,12 @@ use gatepost::smtp::line;
 use gatepost::smtp::line::Line;
 use gatepost::smtp::reply::Refusal;
 use gatepost::smtp::reply::Reply;
+use gatepost::smtp::sasl;
+use gatepost::smtp::sasl::Exchange;
+use gatepost::smtp::sasl::Mechanism;
+use gatepost::smtp::sasl::Secret;
+use gatepost::smtp::sasl::scram::Bindings;
+use gatepost::smtp::server::Login;
 use gatepost::smtp::server::Question;
 use gatepost::smtp::server::Rules;
 use gatepost::smtp::server::Server;
@@ -27,6 +33,7 @@ use gatepost::smtp::server::Step;
 use gatepost::smtp::server::Tls;
 
 use crate::dialogues::files;
+use crate::dialogues::is_submission;
 use crate::support::dialogue;
 use crate::support::dialogue::Turn;
 use crate::support::gateway::HOSTNAME;
@@ -50,6 +57,7 @@ struct Session {
     output: Vec<u8>,
     receiver: Receiver,
     message: Vec<u8>,
+    exchange: Option<Exchange>,
 }
 
 fn receiver() -> Receiver {
@@ -60,7 +68,7 @@ fn receiver() -> Receiver {
 }
 
 impl Session {
-    fn new() -> Session {
+    fn new(is_submission: bool) -> Session {
         let rules = Rules {
             hostname: Domain::parse(HOSTNAME).expect("a name"),
             size: 1_000_000,
@@ -68,7 +76,10 @@ impl Session {
             errors: 20,
             transactions: 100,
         };
-        let server = Server::new(Arc::new(rules), Tls::Offered);
+        let mut server = Server::new(Arc::new(rules), Tls::Offered);
+        if is_submission {
+            server.require_login(vec![Mechanism::Plain, Mechanism::Login]);
+        }
         let mut output = Vec::new();
         server.greeting().write(&mut output);
         Session {
@@ -78,6 +89,7 @@ impl Session {
             output,
             receiver: receiver(),
             message: Vec::new(),
+            exchange: None,
         }
     }
 
@@ -130,13 +142,13 @@ impl Session {
     }
 
     fn advance_command(&mut self) -> Option<Step> {
-        match line::first(&self.input)? {
+        match line::first(&self.input, self.server.line_limit())? {
             Line::Whole(length) => {
                 let line: Vec<u8> = self.input.drain(..length + 2).collect();
                 Some(self.server.command(&line[..length]))
             }
             Line::BareNewline => Some(Step::Close(Reply::BARE_NEWLINE_IN_COMMAND)),
-            Line::TooLong => Some(Step::Close(Reply::LINE_TOO_LONG)),
+            Line::TooLong => Some(Step::Close(self.server.line_too_long(&self.input))),
         }
     }
 
@@ -202,6 +214,30 @@ impl Session {
                 let answer = answer.ok_or_else(|| Refusal::bad_author("no From field"));
                 self.server.message_answered(answer)
             }
+            Question::Login { mechanism, initial } => {
+                self.exchange = Exchange::begin(mechanism, Bindings::default(), "x".to_owned());
+                let answer = self.login(initial);
+                self.server.login_answered(answer)
+            }
+            Question::Response(response) => {
+                let answer = self.login(Some(response));
+                self.server.login_answered(answer)
+            }
+        }
+    }
+
+    fn login(&mut self, message: Option<Secret>) -> Login {
+        let exchange = self.exchange.as_mut().expect("a login has begun");
+        match exchange.take(message.as_ref().map(Secret::expose)) {
+            sasl::Turn::Challenge(octets) => Login::Challenge(octets),
+            sasl::Turn::Password(credentials) => {
+                let is_ann = credentials.name == "ann" && credentials.authorize_as.is_none();
+                match is_ann && credentials.password.expose() == b"tanstaaftanstaaf" {
+                    true => Login::Granted(credentials.name),
+                    false => Login::Refused(Refusal::login_failed()),
+                }
+            }
+            _ => Login::Refused(Refusal::login_malformed()),
         }
     }
 
@@ -254,8 +290,8 @@ fn recipient(to: &ForwardPath) -> Result<Address, Refusal> {
 }
 
 /// Plays a dialogue; the octet number `cut` of the client's is the first of a packet of its own.
-fn play(turns: &[Turn], cut: usize) -> Result<(), String> {
-    let mut session = Session::new();
+fn play(turns: &[Turn], cut: usize, is_submission: bool) -> Result<(), String> {
+    let mut session = Session::new(is_submission);
     let mut sent = 0;
     let mut said = String::new();
     for turn in turns {
@@ -301,7 +337,11 @@ fn dialogues_go_in_memory_as_written_wherever_they_are_cut() {
                 Turn::Server(_) | Turn::Tls | Turn::Close => 0,
             })
             .sum();
-        let broken = (0..=length).find_map(|cut| play(&turns, cut).err().map(|fault| (cut, fault)));
+        let is_submission = is_submission(&file);
+        let broken = (0..=length).find_map(|cut| {
+            let fault = play(&turns, cut, is_submission).err()?;
+            Some((cut, fault))
+        });
         if let Some((cut, fault)) = broken {
             faults.push(format!("{name}, cut at {cut}: {fault}"));
         }

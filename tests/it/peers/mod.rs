@@ -8,6 +8,7 @@ mod delivery;
 mod demo;
 mod dns;
 mod dovecot;
+mod dovecot_auth;
 mod postfix;
 mod routes;
 mod signing;

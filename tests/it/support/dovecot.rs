@@ -1,4 +1,5 @@
-//! A real Dovecot behind the gateway: LMTP by unix socket and by TCP, Maildirs in its own folder.
+//! A real Dovecot behind the gateway: LMTP and authentication by unix socket and by TCP, Maildirs in its own
+//! folder.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -7,6 +8,9 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::SOON;
@@ -22,13 +26,15 @@ pub fn present() -> bool {
     process::present(&["dovecot", "lmtp"]) && process::root()
 }
 
-/// Those whom it knows. `tiny` may have 2 KiB, `full` next to nothing; the others have no limit.
+/// Those whom it knows, each with the password `secret`. `tiny` may have 2 KiB, `full` next to nothing, and
+/// `full` may not log in; the others have no limit.
 const USERS: &[&str] = &["user", "second", "tiny", "full", "postmaster"];
 
 /// A running Dovecot that serves gate.example.
 pub struct Dovecot {
     folder: TempDir,
     tcp: SocketAddr,
+    auth: SocketAddr,
     master: Option<Process>,
 }
 
@@ -36,14 +42,17 @@ impl Dovecot {
     /// Starts one and waits until it takes connections.
     pub fn start() -> Dovecot {
         let folder = TempDir::new().expect("a temporary folder");
-        let tcp = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let loopback = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (tcp, auth) = (loopback(), loopback());
         let mut dovecot = Dovecot {
             folder,
             tcp,
+            auth,
             master: None,
         };
         process::give_to_mail(&dovecot.path("mail"));
         fs::write(dovecot.path("users"), dovecot.users()).expect("written");
+        fs::write(dovecot.path("disabled"), "full@gate.example\n").expect("written");
         fs::write(dovecot.path("dovecot.conf"), dovecot.config()).expect("written");
         dovecot.restart();
         dovecot
@@ -60,15 +69,23 @@ impl Dovecot {
             .expect("dovecot can be started");
         self.master = Some(Process(child));
         wait_until(SOON, "dovecot", || {
-            let there = self.path("lmtp").exists() && TcpStream::connect(self.tcp).is_ok();
+            let sockets = ["lmtp", "auth"].map(|name| self.path(name).exists());
+            let there = sockets == [true; 2] && TcpStream::connect(self.tcp).is_ok();
             there.then_some(())
         });
     }
 
-    /// Stops it; its mail stays.
+    /// Stops it, and those of its processes that would go on for whoever is connected; its mail stays.
     pub fn stop(&mut self) {
         if let Some(mut master) = self.master.take() {
+            let pid = master.0.id();
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
             master.terminate();
+            for child in children.unwrap_or_default().split_whitespace() {
+                let pid = Pid::from_raw(child.parse().expect("a process id"));
+                // It has mostly ended already.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
         }
     }
 
@@ -85,6 +102,16 @@ impl Dovecot {
     /// The unix socket at which other programs have logins checked.
     pub fn auth(&self) -> PathBuf {
         self.path("auth")
+    }
+
+    /// The gateway's `users` for the unix socket.
+    pub fn auth_unix(&self) -> String {
+        format!("dovecot:{}", self.path("auth").display())
+    }
+
+    /// The gateway's `users` for TCP.
+    pub fn auth_tcp(&self) -> String {
+        format!("dovecot:{}", self.auth)
     }
 
     /// The mailbox of one of its users.
@@ -132,6 +159,13 @@ mail_location = maildir:%h
 mail_plugins = quota
 lmtp_save_to_detail_mailbox = no
 postmaster_address = postmaster@gate.example
+auth_mechanisms = plain login scram-sha-256
+auth_failure_delay = 0
+passdb {{
+  driver = passwd-file
+  deny = yes
+  args = {folder}/disabled
+}}
 passdb {{
   driver = passwd-file
   args = username_format=%u {folder}/users
@@ -144,10 +178,19 @@ plugin {{
   quota = maildir:User quota
   quota_grace = 0%%
 }}
-auth_mechanisms = plain login scram-sha-256
+# No client waits for what another one did before it.
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
 service auth {{
   unix_listener {folder}/auth {{
     mode = 0666
+  }}
+  inet_listener {{
+    address = 127.0.0.1
+    port = {auth}
   }}
 }}
 service lmtp {{
@@ -160,7 +203,8 @@ service lmtp {{
   }}
 }}
 ",
-            port = self.tcp.port()
+            port = self.tcp.port(),
+            auth = self.auth.port()
         )
     }
 }

@@ -17,6 +17,7 @@ pub mod next_hop;
 pub mod postfix;
 pub mod process;
 pub mod sink;
+pub mod submission;
 
 use std::net::Ipv4Addr;
 use std::net::TcpListener;
