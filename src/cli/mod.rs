@@ -11,6 +11,7 @@ mod dns;
 mod queue;
 mod runner;
 mod serve;
+mod user;
 
 use std::fmt;
 use std::io;
@@ -36,11 +37,12 @@ use crate::config::fault::Faults;
         gatepost demo --once                 the whole job on loopback\n  \
         gatepost check && gatepost serve     with /etc/gatepost/gatepost.toml\n  \
         gatepost dns example.com             the records to publish\n  \
-        gatepost queue verify                is all that was acknowledged as it was written\n\n\
-        Exit codes are those of sysexits(3): 64 wrong arguments, 65 a key is not the published one,\n\
-        66 no such file, 69 something stands in the way, 73 a file cannot be made, 78 the\n\
-        configuration has faults; and 1 where the queue is damaged, a message could not be moved or\n\
-        a record is not published."
+        gatepost queue verify                is all that was acknowledged as it was written\n  \
+        gatepost user add anna@example.com   who may log in and send\n\n\
+        Exit codes are those of sysexits(3): 64 wrong arguments, 65 a name or password that will not\n\
+        do, or a key that is not the published one, 66 no such file, 67 no such user, 69 something\n\
+        stands in the way, 73 a file cannot be made, 78 the configuration has faults; and 1 where the\n\
+        queue is damaged, a message could not be moved or a record is not published."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -55,6 +57,7 @@ enum Command {
     Dkim(dkim::Arguments),
     Dns(dns::Arguments),
     Queue(queue::Arguments),
+    User(user::Arguments),
 }
 
 /// Which file to read.
@@ -84,6 +87,7 @@ enum Status {
     Usage = 64,
     Data = 65,
     NoInput = 66,
+    NoUser = 67,
     Unavailable = 69,
     CannotCreate = 73,
     Config = 78,
@@ -118,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Dkim(arguments) => dkim::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::User(arguments) => user::run(&arguments),
     };
     status.into()
 }

@@ -21,6 +21,7 @@ mod fairness;
 mod golden;
 mod hostile;
 mod in_memory;
+mod logins;
 mod operate;
 mod peers;
 mod proxy;
