@@ -54,8 +54,10 @@ pub fn loopback() -> Vec<IpNet> {
 pub enum Service {
     /// Mail from the world for our domains.
     Mx,
-    /// Mail from our users, who log in (RFC 6409).
+    /// Mail from our users, who log in, for the world (RFC 6409).
     Submission,
+    /// Mail for the world from machines of ours, known by their networks.
+    Internal,
 }
 
 impl Service {
@@ -64,6 +66,7 @@ impl Service {
         match self {
             Service::Mx => "mx",
             Service::Submission => "submission",
+            Service::Internal => "internal",
         }
     }
 }
