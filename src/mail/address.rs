@@ -190,6 +190,19 @@ impl Address {
         Ok(address)
     }
 
+    /// Joins a local part, as it is meant and without quotes, and a domain.
+    pub fn new(local: &str, domain: Domain) -> Result<Address, Error> {
+        let address = Address {
+            local: local.into(),
+            host: Host::Domain(domain),
+        };
+        match local {
+            "" => Err(Error::NoLocalPart),
+            _ if local.chars().any(char::is_control) => Err(Error::LocalPart),
+            _ => Address::parse(&address.to_string()),
+        }
+    }
+
     /// Postmaster of a domain (RFC 5321 §4.5.1).
     pub fn postmaster(domain: &Domain) -> Address {
         Address {
@@ -224,6 +237,14 @@ impl Address {
     /// Whether it can travel without SMTPUTF8 (RFC 6531 §3.4).
     pub fn is_ascii(&self) -> bool {
         self.local.is_ascii()
+    }
+
+    /// Whether mail for it is mail for `owner`: the same domain and, in whatever case, the same local
+    /// part, or one that goes on behind `delimiter` (`anna+lists` is `anna`'s).
+    pub fn belongs_to(&self, owner: &Address, delimiter: Option<char>) -> bool {
+        let same = |local: &str| local.to_lowercase() == owner.local.to_lowercase();
+        let base = delimiter.and_then(|delimiter| self.local.split_once(delimiter));
+        self.host == owner.host && (same(&self.local) || base.is_some_and(|(base, _)| same(base)))
     }
 
     /// Whether this is the postmaster, in any spelling (RFC 5321 §4.5.1).
@@ -456,6 +477,46 @@ mod tests {
             let got = ForwardPath::parse(text).map(|path| path.to_string());
             assert_eq!(got, want.map(str::to_owned), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_address_belongs_to_whoever_gets_its_mail() {
+        let owner = Address::parse("Anna@Example.com").unwrap();
+        for (address, want) in [
+            ("anna@example.com", true),
+            ("ANNA@EXAMPLE.COM", true),
+            ("anna+lists+more@example.com", true),
+            ("\"anna+a b\"@example.com", true),
+            ("anna-lists@example.com", false),
+            ("annabel@example.com", false),
+            ("x+anna@example.com", false),
+            ("+anna@example.com", false),
+            ("anna@sub.example.com", false),
+            ("anna@[192.0.2.1]", false),
+        ] {
+            let address = Address::parse(address).unwrap();
+            assert_eq!(address.belongs_to(&owner, Some('+')), want, "{address}");
+        }
+        let tagged = Address::parse("anna+lists@example.com").unwrap();
+        assert!(!tagged.belongs_to(&owner, None));
+    }
+
+    #[test]
+    fn a_local_part_is_quoted_where_it_must_be() {
+        let join = |local| {
+            let domain = Domain::parse("b.example").unwrap();
+            Address::new(local, domain).map(|address| address.to_string())
+        };
+        for (local, want) in [
+            ("a.b", Ok("a.b@b.example")),
+            ("a b", Ok("\"a b\"@b.example")),
+            ("a\"b", Ok("\"a\\\"b\"@b.example")),
+            ("", Err(Error::NoLocalPart)),
+            ("a\r\nb", Err(Error::LocalPart)),
+        ] {
+            assert_eq!(join(local), want.map(str::to_owned), "{local:?}");
+        }
+        assert_eq!(join(&"a".repeat(65)), Err(Error::LocalPartTooLong));
     }
 
     #[test]

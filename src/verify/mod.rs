@@ -29,7 +29,7 @@ use crate::verify::signed::Signed;
 use crate::verify::spf::Question;
 
 mod arc;
-mod author;
+pub mod author;
 mod dkim;
 mod dmarc;
 mod iprev;

@@ -4,14 +4,23 @@
 //! Comments, groups, quoted strings, obsolete routes and folding are read as RFC 5322 says; a display
 //! name is never decoded, and never searched for an address.
 
+use crate::mail::address::Address;
 use crate::mail::address::Domain;
 
 /// Comments in comments deeper than this are unreadable.
 const MAX_DEPTH: usize = 32;
 
 /// A field that cannot be read, or in more than one way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unreadable;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the field has no address that can be read for certain")]
+pub struct Unreadable;
+
+/// What stands left and right of an @. The left side is as it is meant, without quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mailbox {
+    local: String,
+    domain: Domain,
+}
 
 /// What RFC 5322 §3.2 calls a token, comments and white space left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +35,20 @@ enum Token {
 
 /// The domain of each address of a field value, in order, repeated where it is.
 pub(super) fn domains(value: &[u8]) -> Result<Vec<Domain>, Unreadable> {
+    let found = mailboxes(value)?.into_iter();
+    Ok(found.map(|mailbox| mailbox.domain).collect())
+}
+
+/// Each address of a field value, in order. One that no mail could be sent to is unreadable.
+pub fn addresses(value: &[u8]) -> Result<Vec<Address>, Unreadable> {
+    let found = mailboxes(value)?.into_iter();
+    let address = |mailbox: Mailbox| Address::new(&mailbox.local, mailbox.domain);
+    found
+        .map(|mailbox| address(mailbox).map_err(|_| Unreadable))
+        .collect()
+}
+
+fn mailboxes(value: &[u8]) -> Result<Vec<Mailbox>, Unreadable> {
     let tokens = tokens(&unfold(value)?)?;
     let mut found = Vec::new();
     let mut in_group = false;
@@ -78,7 +101,7 @@ fn ends_element(token: &Token) -> bool {
 }
 
 /// One mailbox: `[phrase] <[route] local@domain>` or `local@domain`.
-fn mailbox(element: &[Token]) -> Result<Domain, Unreadable> {
+fn mailbox(element: &[Token]) -> Result<Mailbox, Unreadable> {
     let Some(open) = element
         .iter()
         .position(|token| *token == Token::Special('<'))
@@ -89,13 +112,13 @@ fn mailbox(element: &[Token]) -> Result<Domain, Unreadable> {
     let [_, inner @ .., Token::Special('>')] = angle else {
         return Err(Unreadable);
     };
-    let domain = addr_spec(inner)?;
+    let mailbox = addr_spec(inner)?;
     // Some write the address as its own display name, unquoted. Readers that take the first
     // address must find the same author there.
-    if !is_phrase(phrase) && addr_spec(phrase) != Ok(domain.clone()) {
+    if !is_phrase(phrase) && addr_spec(phrase)?.domain != mailbox.domain {
         return Err(Unreadable);
     }
-    Ok(domain)
+    Ok(mailbox)
 }
 
 /// RFC 5322 §3.2.5, with the dots of §4.1 and the brackets that some put into names.
@@ -106,14 +129,16 @@ fn is_phrase(tokens: &[Token]) -> bool {
 }
 
 /// RFC 5322 §3.4.1: `local@domain`, words and dots on the left, a domain on the right.
-fn addr_spec(tokens: &[Token]) -> Result<Domain, Unreadable> {
+fn addr_spec(tokens: &[Token]) -> Result<Mailbox, Unreadable> {
     let at = tokens
         .iter()
         .position(|token| *token == Token::Special('@'))
         .ok_or(Unreadable)?;
     let (local, domain) = (&tokens[..at], &tokens[at + 1..]);
-    dotted(local)?;
-    Domain::parse(&dotted(domain)?).map_err(|_| Unreadable)
+    Ok(Mailbox {
+        local: dotted(local)?,
+        domain: Domain::parse(&dotted(domain)?).map_err(|_| Unreadable)?,
+    })
 }
 
 /// Words with single dots between them.
@@ -276,6 +301,26 @@ mod tests {
             let name = name.replace('\\', "\\\\").replace('"', "\\\"");
             let found = domains(format!("\"{name}\" <a@good.example>").as_bytes());
             assert_eq!(found, Ok(vec![Domain::parse("good.example").unwrap()]));
+        }
+    }
+
+    #[test]
+    fn each_address_is_read_whole() {
+        for (value, want) in [
+            ("a@good.example", Ok(vec!["a@good.example"])),
+            (
+                "A <\"a b\"@good.example>, G: c . d@Other.example;",
+                Ok(vec!["\"a b\"@good.example", "c.d@other.example"]),
+            ),
+            ("\"plain\"@good.example", Ok(vec!["plain@good.example"])),
+            ("a@[192.0.2.1]", Err(Unreadable)),
+            ("\"\"@good.example", Err(Unreadable)),
+            ("Undisclosed:;", Ok(vec![])),
+        ] {
+            let got = addresses(value.as_bytes());
+            let got = got.map(|all| all.iter().map(Address::to_string).collect::<Vec<_>>());
+            let want = want.map(|all| all.into_iter().map(str::to_owned).collect());
+            assert_eq!(got, want, "{value:?}");
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::verify::signed::Signed;
 
 mod mailboxes;
 
+pub use self::mailboxes::Unreadable;
+pub use self::mailboxes::addresses;
+
 /// From fields with addresses in more domains than this are broken: each domain costs queries.
 const MAX_DOMAINS: usize = 10;
 
