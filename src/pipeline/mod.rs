@@ -6,6 +6,7 @@
 //! observe (log and count what it would have done) or to be off.
 
 pub mod authenticity;
+mod received;
 pub mod spf;
 pub mod structure;
 pub mod trace;

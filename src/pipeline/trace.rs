@@ -1,5 +1,5 @@
-//! What we write into a message: Authentication-Results (RFC 8601), Received-SPF (RFC 7208 §9.1),
-//! Received (RFC 5321 §4.4) and our mark; and what we take out of it.
+//! What we write into mail from the world: Authentication-Results (RFC 8601), Received-SPF (RFC 7208
+//! §9.1), Received and our mark; and what we take out of it.
 //!
 //! Taken out: every Authentication-Results that carries our name, or whose name cannot be read
 //! (RFC 8601 §5), every Received-SPF with our name in it, every mark that is not ours, and Return-Path, which only the last hop may write;
@@ -7,24 +7,25 @@
 //! Nobody behind us can be fooled by what a stranger wrote in our name.
 
 use std::fmt::Write;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::Case;
 use super::Client;
 use super::authenticity::Verdict;
+use super::received::Hop;
+use super::received::Origin;
+use super::received::comment;
+use super::received::harmless;
 use super::spf;
 use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::headers;
-use crate::smtp::server::Verb;
+use crate::mail::headers::Field;
 use crate::verify::ArcResult;
 use crate::verify::Author;
 use crate::verify::DkimResult;
@@ -60,7 +61,14 @@ pub(super) fn stamp(
     received: &Bytes,
     now: SystemTime,
 ) -> Content {
-    let mut prefix = received_field(results, envelope, now);
+    let hop = Hop {
+        hostname: results.hostname,
+        client: results.client,
+        origin: Origin::Named(results.iprev.name.as_ref()),
+        login: None,
+        id: results.case.id,
+    };
+    let mut prefix = hop.field(envelope, now);
     prefix.push_str(&format!(
         "Authentication-Results: {};\r\n\t{}\r\n",
         results.hostname,
@@ -90,15 +98,18 @@ fn spf_mark<'a>(results: &Results<'a>) -> Option<&'a str> {
 
 /// Where the fields stand that we take out, in order.
 fn to_remove(message: &[u8], hostname: &Domain) -> Vec<Range<usize>> {
-    let fields = headers::fields(message).filter(|field| {
-        field.is(MARK)
-            || field.is("Return-Path")
-            || field.is("Authentication-Results") && is_in_our_name(field.value, hostname)
-            || field.is("Received-SPF") && mentions(field.value, hostname)
-    });
+    let fields = headers::fields(message).filter(|field| is_ours_alone(field, hostname));
     std::iter::once(0..headers::indented(message))
         .chain(fields.map(|field| field.range))
         .collect()
+}
+
+/// Whether nobody but us, or but the last hop, may write such a field.
+pub(super) fn is_ours_alone(field: &Field<'_>, hostname: &Domain) -> bool {
+    field.is(MARK)
+        || field.is("Return-Path")
+        || field.is("Authentication-Results") && is_in_our_name(field.value, hostname)
+        || field.is("Received-SPF") && mentions(field.value, hostname)
 }
 
 /// Whether the name stands anywhere in the value.
@@ -149,61 +160,6 @@ fn skip_comments(mut rest: &[u8]) -> Option<&[u8]> {
         })?;
         rest = &rest[end + 1..];
     }
-}
-
-/// RFC 5321 §4.4
-fn received_field(results: &Results<'_>, envelope: &Envelope, now: SystemTime) -> String {
-    let client = results.client;
-    let name = results
-        .iprev
-        .name
-        .as_ref()
-        .map_or("unknown", Domain::as_str);
-    let address = match client.address {
-        IpAddr::V4(ip) => format!("[{ip}]"),
-        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
-    };
-    let mut field = format!(
-        "Received: from {} ({name} {address})\r\n",
-        harmless(&client.hello.text)
-    );
-    if let Some((version, cipher)) = &client.tls {
-        field.push_str(&format!("\t(using {version} with cipher {cipher})\r\n"));
-    }
-    field.push_str(&format!(
-        "\tby {} (Gatepost) with {} id {}",
-        results.hostname,
-        protocol(client, envelope),
-        results.case.id
-    ));
-    // With several recipients the others would learn of a blind copy.
-    if let [one] = envelope.recipients.as_slice() {
-        field.push_str(&format!("\r\n\tfor <{}>", one.address));
-    }
-    let date = Timestamp::try_from(now).unwrap_or(Timestamp::UNIX_EPOCH);
-    let date = jiff::fmt::rfc2822::to_string(&date.to_zoned(TimeZone::UTC)).unwrap_or_default();
-    field.push_str(&format!(";\r\n\t{date}\r\n"));
-    field
-}
-
-/// RFC 3848, RFC 6531 §4.3
-fn protocol(client: &Client, envelope: &Envelope) -> &'static str {
-    match (client.verb, envelope.smtputf8, client.tls.is_some()) {
-        (_, true, true) => "UTF8SMTPS",
-        (_, true, false) => "UTF8SMTP",
-        (Verb::Ehlo, false, true) => "ESMTPS",
-        (Verb::Ehlo, false, false) => "ESMTP",
-        (Verb::Helo, false, _) => "SMTP",
-    }
-}
-
-/// The name that the client gave itself, without what has a meaning in a header.
-fn harmless(hello: &str) -> String {
-    let keep = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-    hello
-        .chars()
-        .map(|c| if keep(c) { c } else { '?' })
-        .collect()
 }
 
 /// RFC 7208 §9.1: a value is a dot-atom, which an IPv6 address is not, or quoted.
@@ -417,14 +373,6 @@ fn quoted(text: String) -> String {
     out
 }
 
-/// What may stand in a comment without ending it, or the field.
-fn comment(text: &str) -> String {
-    let harm = |c: char| c.is_control() || "()\\;".contains(c);
-    text.chars()
-        .map(|c| if harm(c) { '?' } else { c })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,6 +381,7 @@ mod tests {
     use crate::mail::envelope::Recipient;
     use crate::pipeline::Service;
     use crate::smtp::command::Hello;
+    use crate::smtp::server::Verb;
     use crate::verify::Arc;
     use crate::verify::Dmarc;
     use crate::verify::Signature;
