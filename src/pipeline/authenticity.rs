@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::Action;
+use super::Case;
 use super::Client;
 use super::Mode;
 use super::loopback;
@@ -14,9 +15,12 @@ use crate::mail::address::Domain;
 use crate::smtp::reply::Refusal;
 use crate::verify::ArcResult;
 use crate::verify::Author;
+use crate::verify::DkimResult;
 use crate::verify::DmarcPolicy;
 use crate::verify::DmarcResult;
 use crate::verify::Evidence;
+use crate::verify::SpfIdentity;
+use crate::verify::SpfResult;
 
 /// `[dmarc]`: what each result does.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -127,6 +131,44 @@ pub(super) fn judge(config: &Config, client: &Client, evidence: &Evidence) -> Ve
         }
     }
     verdict
+}
+
+/// Whether a bounce would likely reach somebody who never sent the message. In doubt it is: a bounce
+/// that is missing harms one sender, and one too many an innocent.
+///
+/// A sender is genuine where its own domain speaks for it, by SPF or by a signature; a list or a
+/// forwarder is its own sender, whatever DMARC says of the author. Where the domain says no, it is
+/// forged, and where the domain says nothing, it is so with the author.
+pub(super) fn is_forged(case: &Case, evidence: &Evidence, verdict: &Verdict) -> bool {
+    let Some(sender) = case.from.address() else {
+        return false; // There is nobody to bounce to.
+    };
+    let mut spf = case.spf().iter();
+    let spf = spf.find(|spf| spf.identity == SpfIdentity::MailFrom);
+    let signed = sender.domain().is_some_and(|domain| {
+        let mut signatures = evidence.dkim.iter();
+        signatures.any(|signature| {
+            signature.result == DkimResult::Pass
+                && signature.counts
+                && is_within(domain, &signature.domain)
+        })
+    });
+    match spf.map(|spf| spf.result) {
+        Some(SpfResult::Pass) => false,
+        _ if signed => false,
+        Some(SpfResult::Fail | SpfResult::SoftFail) => true,
+        Some(
+            SpfResult::Neutral | SpfResult::None | SpfResult::TempError | SpfResult::PermError,
+        )
+        | None => evidence.dmarc.result == DmarcResult::Fail && verdict.override_reason.is_none(),
+    }
+}
+
+/// Whether a domain is the signer's, or below it.
+fn is_within(domain: &Domain, signer: &str) -> bool {
+    let signer = signer.to_ascii_lowercase();
+    let above = domain.as_str().strip_suffix(signer.as_str());
+    above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
 }
 
 /// Whether a fail under this policy would be kept from its recipients.
@@ -331,6 +373,122 @@ mod tests {
         let mut verdict = judge(&config, &client("192.0.2.1"), &failed);
         assert_eq!(verdict.observe().as_deref(), Some("dmarc-quarantine"));
         assert_eq!(verdict, Verdict::default());
+    }
+
+    #[test]
+    fn a_sender_is_forged_where_nothing_speaks_for_it() {
+        use crate::mail::address::ReversePath;
+        use crate::pipeline::spf::Finding;
+        use crate::verify::Signature;
+        use crate::verify::Spf;
+        let case = |from: &str, spf: Option<SpfResult>| {
+            let from = ReversePath::parse(from).unwrap();
+            let mut case = Case::new("01JDQ4T9X2K.1".parse().unwrap(), from);
+            let result = |identity, result| Spf {
+                result,
+                identity,
+                domain: "s.example".to_owned(),
+                explanation: None,
+            };
+            case.spf = Some(Finding {
+                results: spf.map_or(Vec::new(), |spf| {
+                    let helo = result(SpfIdentity::Helo, SpfResult::Pass);
+                    vec![helo, result(SpfIdentity::MailFrom, spf)]
+                }),
+                exempt: spf.is_none(),
+                refusal: None,
+                mark: None,
+            });
+            case
+        };
+        let signature = |domain: &str| Signature {
+            result: DkimResult::Pass,
+            domain: domain.to_owned(),
+            selector: "s".to_owned(),
+            identity: None,
+            algorithm: "rsa-sha256",
+            b: String::new(),
+            reason: None,
+            counts: true,
+        };
+        let (fail, none) = (DmarcResult::Fail, DmarcResult::None);
+        for (sender, spf, signer, dmarc, want) in [
+            ("<b@s.example>", Some(SpfResult::Pass), None, fail, false),
+            ("<b@s.example>", Some(SpfResult::Fail), None, none, true),
+            ("<b@s.example>", Some(SpfResult::SoftFail), None, none, true),
+            (
+                "<b@s.example>",
+                Some(SpfResult::SoftFail),
+                Some("S.example"),
+                none,
+                false,
+            ),
+            (
+                "<b@x.s.example>",
+                Some(SpfResult::Fail),
+                Some("s.example"),
+                none,
+                false,
+            ),
+            (
+                "<b@xs.example>",
+                Some(SpfResult::Fail),
+                Some("s.example"),
+                none,
+                true,
+            ),
+            (
+                "<b@s.example>",
+                Some(SpfResult::Fail),
+                Some("x.s.example"),
+                none,
+                true,
+            ),
+            (
+                "<b@s.example>",
+                Some(SpfResult::Fail),
+                Some("a.example"),
+                none,
+                true,
+            ),
+            ("<b@s.example>", Some(SpfResult::None), None, fail, true),
+            (
+                "<b@s.example>",
+                Some(SpfResult::None),
+                Some("s.example"),
+                fail,
+                false,
+            ),
+            (
+                "<b@s.example>",
+                Some(SpfResult::PermError),
+                None,
+                none,
+                false,
+            ),
+            ("<b@s.example>", Some(SpfResult::Neutral), None, fail, true),
+            ("<b@s.example>", None, None, fail, true),
+            ("<b@s.example>", None, None, none, false),
+            (
+                "<b@[192.0.2.1]>",
+                Some(SpfResult::None),
+                Some("s.example"),
+                fail,
+                true,
+            ),
+            ("<>", Some(SpfResult::Fail), None, fail, false),
+        ] {
+            let mut evidence = evidence(from("a.example"), dmarc, DmarcPolicy::None);
+            evidence.dkim = signer.map(signature).into_iter().collect();
+            let got = is_forged(&case(sender, spf), &evidence, &Verdict::default());
+            assert_eq!(got, want, "{sender} {spf:?} {signer:?} {dmarc:?}");
+        }
+        let trusted = Verdict {
+            override_reason: Some("exempt-network"),
+            ..Verdict::default()
+        };
+        let failed = evidence(from("a.example"), fail, DmarcPolicy::Reject);
+        assert!(!is_forged(&case("<b@s.example>", None), &failed, &trusted));
     }
 
     #[test]

@@ -203,6 +203,8 @@ pub struct Passed {
     pub content: Content,
     /// Why it is to be held, where it is.
     pub hold: Option<String>,
+    /// The envelope's sender is likely not who sent it, and is to get no bounce.
+    pub forged: bool,
 }
 
 /// All decisions, with the facts that they need.
@@ -299,6 +301,7 @@ impl Pipeline {
         let content = trace::stamp(&results, &judgement, envelope, received, now);
         Ok(Passed {
             content,
+            forged: authenticity::is_forged(case, &evidence, &verdict),
             hold: verdict.hold,
         })
     }

@@ -496,7 +496,7 @@ impl<'a> Session<'a> {
             // A chunk may end in the middle of a CRLF.
             Some(incoming) if incoming.receiver.ends_with_bare_cr() => Err(Refusal::bare_newline()),
             Some(incoming) => {
-                self.judge_and_store(&envelope, incoming.octets.into())
+                self.judge_and_store(&mut envelope, incoming.octets.into())
                     .await
             }
             None => Err(Refusal::not_stored()),
@@ -519,7 +519,7 @@ impl<'a> Session<'a> {
 
     async fn judge_and_store(
         &mut self,
-        envelope: &Envelope,
+        envelope: &mut Envelope,
         received: Bytes,
     ) -> Result<Reply, Refusal> {
         let shared = self.shared;
@@ -533,6 +533,7 @@ impl<'a> Session<'a> {
             .pipeline
             .message(&client, case, envelope, &received, now)
             .await?;
+        envelope.forged = passed.forged;
         if let ([to], None) = (envelope.recipients.as_slice(), &passed.hold)
             && (shared.through.goes)(&envelope.from, &to.address)
         {
