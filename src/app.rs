@@ -378,6 +378,7 @@ fn shared(
     routing: &Arc<Routing>,
 ) -> anyhow::Result<Shared> {
     let hostname = &config.hostname;
+    let logins = logins(config, &lasting.bans)?;
     let recipients = config.ours()?.into_iter();
     let recipients = recipients.map(|(name, domain)| (name, domain.recipients));
     let directory = Directory::open(
@@ -385,14 +386,23 @@ fn shared(
         hostname,
         recipients.collect(),
         ask(delivery.clone(), routing.clone()),
+        logins.as_ref().map(|logins| logins.users.clone()),
     )?;
     let decisions = pipeline::Config {
         spf: config.spf.clone(),
         structure: config.structure.clone(),
         dmarc: config.dmarc.clone(),
+        submission: config.submission.stages(),
+        internal: config.internal.clone(),
     };
     let verifier = Verifier::new(dns.clone(), hostname, &config.verify);
-    let pipeline = Pipeline::new(hostname.clone(), decisions, verifier, directory);
+    let pipeline = Pipeline::new(
+        hostname.clone(),
+        decisions,
+        verifier,
+        directory,
+        lasting.quotas.clone(),
+    );
     let session = config.session.clone();
     Ok(Shared::new(
         hostname.clone(),
@@ -402,7 +412,7 @@ fn shared(
         through(delivery.clone(), routing.clone()),
         certificates,
         lasting.budget.clone(),
-        logins(config, &lasting.bans)?,
+        logins,
     ))
 }
 

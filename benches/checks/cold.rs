@@ -34,6 +34,7 @@ use gatepost::pipeline::Case;
 use gatepost::pipeline::Client;
 use gatepost::pipeline::Pipeline;
 use gatepost::pipeline::Service;
+use gatepost::pipeline::submission::Quotas;
 use gatepost::smtp::command::Hello;
 use gatepost::smtp::server::Verb;
 use gatepost::verify::Config;
@@ -105,9 +106,11 @@ fn pipeline(server: &Nameserver) -> Pipeline {
         &us,
         domains,
         Box::new(|_| Box::pin(std::future::pending())),
+        None,
     );
+    let directory = directory.expect("no file to read");
     let config = pipeline::Config::default();
-    Pipeline::new(us, config, verifier, directory.expect("no file to read"))
+    Pipeline::new(us, config, verifier, directory, Quotas::default())
 }
 
 /// A message on its way in.

@@ -82,10 +82,12 @@ pub struct Config {
     pub bounces: report::Config,
     /// `[session]`: the limits of one dialogue.
     pub session: session::Config,
-    /// `[submission]`: who may log in, and what becomes of those who fail.
+    /// `[submission]`: who may log in, as whom they may send, and how much.
     pub submission: Submission,
     /// `[directory]`: how long an answer about a recipient is believed.
     pub directory: directory::Config,
+    /// `[internal]`: whose mail is taken without a login.
+    pub internal: pipeline::internal::Config,
     /// `[spf]`: what becomes of a client that SPF does not let pass.
     pub spf: pipeline::spf::Config,
     /// `[structure]`: what becomes of a message that is not well formed.
@@ -126,6 +128,7 @@ impl Default for Config {
             session: session::Config::default(),
             submission: Submission::default(),
             directory: directory::Config::default(),
+            internal: pipeline::internal::Config::default(),
             spf: pipeline::spf::Config::default(),
             structure: pipeline::structure::Config::default(),
             dmarc: pipeline::authenticity::Config::default(),
@@ -215,6 +218,7 @@ impl Config {
         section("submission", self.submission.faults());
         section("listen", self.submission_faults());
         section("directory", self.directory.faults());
+        section("internal", self.internal.faults());
         section("spf", self.spf.faults());
         section("structure", self.structure.faults());
         section("signing", self.signing.faults());
@@ -550,6 +554,7 @@ mod tests {
             ("delivery", "recipients = 0"),
             ("queue", "attempts = 0"),
             ("submission", "timeout = '0s'"),
+            ("internal", "networks = ['0.0.0.0/0']"),
             ("spf", "fail = 'hold'"),
             ("structure", "missing_date = 'mark'"),
             ("verify", "min_key_bits = 512"),
@@ -559,7 +564,7 @@ mod tests {
             let found = lines(&format!("{GOOD}[{section}]\n{wrong}\n"));
             assert_eq!(found.len(), 1, "{section}: {found:?}");
             assert!(
-                found[0].starts_with(&format!("4: {section}.{key}: ")),
+                found[0].starts_with(&format!("4: {section}.{key}")),
                 "{found:?}"
             );
         }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::directory::users;
 use crate::directory::users::Mechanism;
 use crate::directory::users::Source;
+use crate::pipeline::submission;
 use crate::session::bans;
 
 /// All of `[submission]`.
@@ -25,6 +26,12 @@ pub struct Submission {
     pub timeout: Duration,
     /// What becomes of those who fail.
     pub logins: bans::Config,
+    /// Who may send as whom.
+    pub senders: submission::senders::Config,
+    /// How much one user may send.
+    pub limits: submission::limits::Config,
+    /// What is added to mail of ours, and what it tells of the client.
+    pub repair: submission::repair::Config,
 }
 
 impl Default for Submission {
@@ -35,6 +42,9 @@ impl Default for Submission {
             remember: Duration::from_secs(60),
             timeout: Duration::from_secs(30),
             logins: bans::Config::default(),
+            senders: submission::senders::Config::default(),
+            limits: submission::limits::Config::default(),
+            repair: submission::repair::Config::default(),
         }
     }
 }
@@ -68,5 +78,14 @@ impl Submission {
             remember: self.remember,
             timeout: self.timeout,
         })
+    }
+
+    /// What the pipeline is told.
+    pub fn stages(&self) -> submission::Config {
+        submission::Config {
+            senders: self.senders.clone(),
+            limits: self.limits.clone(),
+            repair: self.repair.clone(),
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,6 +25,8 @@ pub use self::callout::Ask;
 use self::callout::Callout;
 pub use self::callout::Probe;
 use self::list::List;
+use self::users::Grant;
+use self::users::Users;
 
 /// `[directory]`: how recipients are looked up.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -168,6 +171,7 @@ pub struct Directory {
     /// Whose postmaster `<Postmaster>` is: the host's own domain if it is ours, else the first.
     home: Domain,
     callout: Callout,
+    users: Option<Arc<Users>>,
 }
 
 enum Source {
@@ -177,12 +181,14 @@ enum Source {
 }
 
 impl Directory {
-    /// Reads the files of `domains`. `ask` is how the next hop of a domain is asked about an address.
+    /// Reads the files of `domains`. `ask` is how the next hop of a domain is asked about an address;
+    /// `users` are those who may log in.
     pub fn open(
         config: Config,
         hostname: &Domain,
         domains: BTreeMap<Domain, Recipients>,
         ask: Ask,
+        users: Option<Arc<Users>>,
     ) -> Result<Directory, Error> {
         let home = match domains.first_key_value() {
             Some((first, _)) if !domains.contains_key(hostname) => first.clone(),
@@ -204,6 +210,7 @@ impl Directory {
             config,
             domains,
             home,
+            users,
         })
     }
 
@@ -236,7 +243,42 @@ impl Directory {
         }
     }
 
-    fn delimiter(&self) -> Option<char> {
+    /// Whether an address is the login's own: what it logs in with, in whatever case and with or without
+    /// an extension, or what its line in the file of users adds. A login without a domain has its name at
+    /// each of our domains.
+    pub fn may_send_as(&self, login: &str, address: &Address) -> bool {
+        let user = self.users.as_ref().and_then(|users| users.user(login));
+        let also = user.iter().flat_map(|user| &user.also);
+        let is_added = |grant: &Grant| match grant {
+            Grant::Address(owner) => address.belongs_to(owner, self.delimiter()),
+            Grant::Domain(domain) => address.domain() == Some(domain),
+        };
+        self.is_named_by(login, address) || also.into_iter().any(is_added)
+    }
+
+    fn is_named_by(&self, login: &str, address: &Address) -> bool {
+        let own = match (Address::parse(login), address.domain()) {
+            (Ok(own), _) => own,
+            (Err(_), Some(domain)) if self.domains.contains_key(domain) => {
+                match Address::new(login, domain.clone()) {
+                    Ok(own) => own,
+                    Err(_) => return false,
+                }
+            }
+            (Err(_), _) => return false,
+        };
+        address.belongs_to(&own, self.delimiter())
+    }
+
+    /// The address that stands for a login: the login itself, or its name at the host's own domain, if
+    /// that is ours, or at the first of our domains. None where the login can be no address.
+    pub fn address_of(&self, login: &str) -> Option<Address> {
+        let own = Address::parse(login);
+        own.or_else(|_| Address::new(login, self.home.clone())).ok()
+    }
+
+    /// What parts a user from an extension.
+    pub fn delimiter(&self) -> Option<char> {
         self.config.recipient_delimiter.chars().next()
     }
 }
@@ -251,6 +293,39 @@ fn is_route(local: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_may_send_as_itself_alone() {
+        let domains =
+            ["a.example", "b.example"].map(|name| (Domain::parse(name).unwrap(), Recipients::Any));
+        let ask: Ask = Box::new(|_| Box::pin(async { Probe::Unsure }));
+        let host = Domain::parse("b.example").unwrap();
+        let directory =
+            Directory::open(Config::default(), &host, domains.into(), ask, None).unwrap();
+        for (login, address, want) in [
+            ("anna", "anna@a.example", true),
+            ("anna", "Anna+lists@b.example", true),
+            ("anna", "anna@elsewhere.example", false),
+            ("anna", "bob@a.example", false),
+            ("anna", "anna@[192.0.2.1]", false),
+            ("Anna@A.example", "anna+x@a.example", true),
+            ("anna@a.example", "anna@b.example", false),
+            ("anna@else.example", "anna@else.example", true),
+            ("", "+x@a.example", false),
+            ("anna@", "anna@a.example", false),
+        ] {
+            let address = Address::parse(address).unwrap();
+            assert_eq!(
+                directory.may_send_as(login, &address),
+                want,
+                "{login:?} as {address}"
+            );
+        }
+        let address_of = |login| directory.address_of(login).map(|own| own.to_string());
+        assert_eq!(address_of("anna").as_deref(), Some("anna@b.example"));
+        assert_eq!(address_of("x@y.example").as_deref(), Some("x@y.example"));
+        assert_eq!(address_of(""), None);
+    }
 
     async fn answers(directory: &Directory, paths: &[&str]) -> Vec<String> {
         let mut answers = Vec::new();
@@ -287,7 +362,7 @@ mod tests {
             Box::pin(async move { probe })
         });
         let host = Domain::parse("mx.example").unwrap();
-        let directory = Directory::open(Config::default(), &host, domains, ask).unwrap();
+        let directory = Directory::open(Config::default(), &host, domains, ask, None).unwrap();
 
         for (path, want) in [
             ("<ann@file.example>", "ann@file.example"),

@@ -57,6 +57,14 @@ impl Content {
         read
     }
 
+    /// The same with `prefix` in front.
+    pub fn behind(mut self, prefix: Bytes) -> Content {
+        if !prefix.is_empty() {
+            self.chunks.insert(0, prefix);
+        }
+        self
+    }
+
     /// The bytes in order. No chunk is empty.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         self.chunks.iter().map(Bytes::as_ref)

@@ -1,14 +1,17 @@
 //! Every decision about mail, by phase, in the order in which it happens.
 //!
-//! Two phases so far: [`Pipeline::recipient`] at RCPT TO and [`Pipeline::message`] after the final
-//! dot. To know all that can happen to a message, read these two functions; to add a stage, add a line.
+//! Two phases: [`Pipeline::recipient`] at RCPT TO and [`Pipeline::message`] after the final dot. To know
+//! all that can happen to mail from the world, read these two functions, and to mail of ours, those of
+//! the same names in [`submission`]; to add a stage, add a line.
 //! A stage is a function that takes facts and gives a verdict; each may be told to enforce, to
 //! observe (log and count what it would have done) or to be off.
 
 pub mod authenticity;
+pub mod internal;
 mod received;
 pub mod spf;
 pub mod structure;
+pub mod submission;
 pub mod trace;
 
 use std::fmt;
@@ -40,6 +43,8 @@ use crate::verify::Evidence;
 use crate::verify::Iprev;
 use crate::verify::Spf;
 use crate::verify::Verifier;
+
+use self::submission::Quotas;
 
 /// The networks of the machine itself, which rules and limits exempt unless they are told otherwise.
 pub fn loopback() -> Vec<IpNet> {
@@ -132,6 +137,10 @@ pub struct Config {
     pub structure: structure::Config,
     /// What becomes of a message that DMARC does not let pass.
     pub dmarc: authenticity::Config,
+    /// What our users may send.
+    pub submission: submission::Config,
+    /// Who may send without being a user.
+    pub internal: internal::Config,
 }
 
 /// The client, as the session knows it.
@@ -174,6 +183,8 @@ pub struct Case {
     pub id: SpoolId,
     /// Of MAIL FROM.
     pub from: ReversePath,
+    /// How many recipients were granted so far; counted for mail of ours alone.
+    recipients: usize,
     /// None until the first recipient asks for it.
     spf: Option<spf::Finding>,
     /// The client's name, where it was asked for with SPF.
@@ -186,6 +197,7 @@ impl Case {
         Case {
             id,
             from,
+            recipients: 0,
             spf: None,
             iprev: None,
         }
@@ -213,21 +225,24 @@ pub struct Pipeline {
     config: Config,
     verifier: Verifier,
     directory: Directory,
+    quotas: Quotas,
 }
 
 impl Pipeline {
-    /// Decides for the host of that name.
+    /// Decides for the host of that name. `quotas` outlive a reload, the rest does not.
     pub fn new(
         hostname: Domain,
         config: Config,
         verifier: Verifier,
         directory: Directory,
+        quotas: Quotas,
     ) -> Pipeline {
         Pipeline {
             hostname,
             config,
             verifier,
             directory,
+            quotas,
         }
     }
 
@@ -240,6 +255,12 @@ impl Pipeline {
         case: &mut Case,
         to: &ForwardPath,
     ) -> Result<Address, Refusal> {
+        match client.service {
+            Service::Mx => {}
+            Service::Submission | Service::Internal => {
+                return self.submitted_recipient(client, case, to).await;
+            }
+        }
         let address = match self.directory.recipient(to).await {
             Answer::Known(address) => address,
             Answer::NotOurs(address) => return Err(Refusal::relay_denied(&address)),
@@ -270,6 +291,12 @@ impl Pipeline {
         received: &Bytes,
         now: SystemTime,
     ) -> Result<Passed, Refusal> {
+        match client.service {
+            Service::Mx => {}
+            Service::Submission | Service::Internal => {
+                return self.submitted_message(client, case, envelope, received, now);
+            }
+        }
         structure::check_hops(received)?;
         if let Err(refusal) = structure::check(&self.config.structure, received) {
             self.enforce(self.config.structure.mode, client, case, "data", &refusal)?;

@@ -39,6 +39,7 @@ use crate::mail::id::SpoolId;
 use crate::pipeline::Case;
 use crate::pipeline::Client;
 use crate::pipeline::Pipeline;
+use crate::pipeline::submission::Quotas;
 use crate::smtp::command::Hello;
 use crate::smtp::line;
 use crate::smtp::line::Line;
@@ -103,6 +104,8 @@ pub struct Lasting {
     pub budget: Budget,
     /// Who failed to log in too often.
     pub bans: Bans,
+    /// What our users have sent lately.
+    pub quotas: Quotas,
 }
 
 /// What all sessions share; a reload makes a new one for the sessions after it.
@@ -537,9 +540,12 @@ impl<'a> Session<'a> {
         if let ([to], None) = (envelope.recipients.as_slice(), &passed.hold)
             && (shared.through.goes)(&envelope.from, &to.address)
         {
-            return self
-                .hand_on(id, &to.address, envelope, passed.content)
-                .await;
+            let to = to.address.clone();
+            let handed_on = self.hand_on(id, &to, envelope, passed.content).await;
+            if handed_on.is_err() {
+                shared.pipeline.not_taken(&client, envelope);
+            }
+            return handed_on;
         }
         let size = passed.content.len();
         let fate = match passed.hold {
@@ -555,6 +561,7 @@ impl<'a> Session<'a> {
             .await;
         if let Err(error) = stored {
             events::not_stored(id, &error);
+            shared.pipeline.not_taken(&client, envelope);
             return Err(match error {
                 spool::Error::Full { .. } => Refusal::no_space(),
                 _ => Refusal::not_stored(),

@@ -564,6 +564,69 @@ impl Refusal {
         ))
     }
 
+    /// RFC 4954 §6: nothing is taken before a login.
+    pub fn login_required() -> Refusal {
+        Refusal(Reply::fixed(
+            530,
+            (5, 7, 0),
+            "Authentication required: log in first",
+        ))
+    }
+
+    /// The port is for machines of ours, and the client is none.
+    pub fn not_our_machine() -> Refusal {
+        Refusal(Reply::fixed(
+            550,
+            (5, 7, 1),
+            "Relaying denied: your network may not send here; use the submission port, 465 or 587",
+        ))
+    }
+
+    /// A user sends as somebody else. `place` is where the address stands.
+    pub fn not_your_address(address: &Address, place: &str, login: &str) -> Refusal {
+        Refusal(Reply::made(
+            553,
+            (5, 7, 1),
+            format!(
+                "<{address}> in {place} is not an address of {login}; choose one of your own, or ask \
+                 your postmaster for the right to send as this one"
+            ),
+        ))
+    }
+
+    /// A user has sent as much as it may for now.
+    pub fn limit_reached(limit: &str, most: u64, rest: Duration) -> Refusal {
+        let minutes = rest.as_secs().div_ceil(60).max(1);
+        let rest = match minutes {
+            1 => "in a minute".to_owned(),
+            2..120 => format!("in {minutes} minutes"),
+            _ => format!("in {} hours", minutes.div_ceil(60)),
+        };
+        Refusal(Reply::made(
+            450,
+            (4, 7, 1),
+            format!("You have reached the limit of {most} {limit}; try again {rest}"),
+        ))
+    }
+
+    /// One message wants more than a user ever may; it has to be sent in parts.
+    pub fn above_limit(limit: &str, most: u64) -> Refusal {
+        Refusal(Reply::made(
+            450,
+            (4, 7, 1),
+            format!("More than {most} {limit}, the limit here; send to the rest later"),
+        ))
+    }
+
+    /// Something is wrong with our key. The message must not go out without its signature.
+    pub fn not_signed() -> Refusal {
+        Refusal(Reply::fixed(
+            451,
+            (4, 7, 5),
+            "The message cannot be signed now, try again later",
+        ))
+    }
+
     /// RFC 5322 §3.6: a field is missing or stands twice.
     pub fn malformed(what: String) -> Refusal {
         Refusal(Reply::made(

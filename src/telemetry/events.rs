@@ -160,7 +160,19 @@ pub fn judged(id: SpoolId, results: &dyn Display) {
 pub fn accepted(id: SpoolId, envelope: &Envelope, size: usize) {
     counter!("gatepost_accepted_total").increment(1);
     counter!("gatepost_accepted_bytes_total").increment(size as u64);
-    info!(%id, from = %envelope.from, recipients = envelope.recipients.len(), size, "accepted");
+    let (recipients, login) = (envelope.recipients.len(), envelope.login.as_deref());
+    info!(%id, from = %envelope.from, login, recipients, size, "accepted");
+}
+
+/// Mail of ours was put right before it was stored. `fields` names what was added and taken out.
+pub fn repaired(id: SpoolId, fields: &str) {
+    info!(%id, fields, "repaired");
+}
+
+/// A user has sent so much that few messages more are taken. Once for each limit and its time.
+pub fn limit_near(login: &str, limit: &str, used: u64, most: u64) {
+    counter!("gatepost_limits_near_total").increment(1);
+    warn!(login, limit, used, most, "limit near");
 }
 
 /// The spool could not take a message; the client was told to try again.

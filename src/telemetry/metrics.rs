@@ -46,6 +46,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Bytes of the messages acknowledged.",
     ),
     (
+        "gatepost_limits_near_total",
+        "Times that a user came near a limit of what it may send.",
+    ),
+    (
         "gatepost_store_failures_total",
         "Messages that the spool could not take; the client was told to try again.",
     ),

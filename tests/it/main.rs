@@ -33,5 +33,6 @@ mod routes;
 mod smuggling;
 mod spf_dmarc;
 mod starttls;
+mod submission;
 mod vectors;
 mod verify;
