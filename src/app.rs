@@ -100,49 +100,48 @@ struct Gateway {
     path: PathBuf,
     config: Config,
     log: Log,
-    certificates: tls::Store,
-    signing: Signing,
-    dns: Dns,
-    spool: Spool,
-    /// What is known of clients, whatever the configuration they came under.
-    lasting: Lasting,
-    delivery: Arc<Delivery>,
+    parts: Parts,
     /// How the scheduler learns of new routes.
     route: watch::Sender<Route>,
     shared: Arc<ArcSwap<Shared>>,
     health: Health,
 }
 
+/// What sessions lean on, whatever the configuration they began under.
+struct Parts {
+    certificates: tls::Store,
+    signing: Signing,
+    dns: Dns,
+    spool: Spool,
+    /// What is known of clients.
+    lasting: Lasting,
+    delivery: Arc<Delivery>,
+}
+
 impl Gateway {
     fn build(path: PathBuf, config: Config, log: Log) -> anyhow::Result<(Gateway, Arrivals)> {
         let hostname = config.hostname.clone();
+        let dns = Dns::new(&config.dns)?;
+        let delivery = Delivery::new(&config.delivery, hostname.clone(), dns.clone())?;
+        let delivery = delivery.listening_on(accept::Listen::ports(&config.listen));
+        let routing = Arc::new(config.routing()?);
         let certificates = tls::Store::open(&config.tls, &hostname, &config.data_dir)?;
         let signing = signing(&config)?;
-        let dns = Dns::new(&config.dns)?;
-        let delivery = Delivery::new(&config.delivery, hostname, dns.clone())?;
-        let delivery = Arc::new(delivery.listening_on(accept::Listen::ports(&config.listen)));
-        let routing = Arc::new(config.routing()?);
         let (spool, arrivals) = spool::open(&config.data_dir.join("spool"), &config.spool)?;
-        let lasting = Lasting::default();
-        let shared = shared(
-            &config,
-            &spool,
-            &lasting,
-            &certificates,
-            &dns,
-            &delivery,
-            &routing,
-        )?;
         let asked = spool.clone();
-        let gateway = Gateway {
-            path,
-            log,
+        let parts = Parts {
             certificates,
             signing,
             dns,
             spool,
-            lasting,
-            delivery,
+            lasting: Lasting::default(),
+            delivery: Arc::new(delivery),
+        };
+        let shared = shared(&config, &parts, &routing)?;
+        let gateway = Gateway {
+            path,
+            log,
+            parts,
             route: watch::Sender::new(route(&routing)),
             shared: Arc::new(ArcSwap::from_pointee(shared)),
             health: Health::new().asking("spool", move || asked.trouble()),
@@ -162,7 +161,7 @@ impl Gateway {
         let (no_more_mail, no_more_attempts) = (CancellationToken::new(), CancellationToken::new());
 
         let mut beside = JoinSet::new();
-        let certificates = self.certificates.clone();
+        let certificates = self.parts.certificates.clone();
         beside.spawn(async move { certificates.watch().await });
         if let Some(door) = door {
             let health = self.health.clone();
@@ -180,7 +179,7 @@ impl Gateway {
 
         // One reload at a time; the next waits in the signal.
         let (reloads, reloading) = mpsc::channel(1);
-        let clock = self.spool.clock();
+        let clock = self.parts.spool.clock();
         let mut intake = JoinSet::new();
         intake.spawn(accept::run(
             sockets,
@@ -222,8 +221,8 @@ impl Gateway {
         }
         no_more_attempts.cancel();
         outlet.join_next().await;
-        self.delivery.close().await;
-        self.spool.close().await;
+        self.parts.delivery.close().await;
+        self.parts.spool.close().await;
         beside.shutdown().await;
         events::stopped();
         // An error, so that the service manager starts us again.
@@ -233,8 +232,8 @@ impl Gateway {
     fn scheduler(&self) -> Scheduler {
         Scheduler::new(
             self.config.queue.clone(),
-            self.spool.clone(),
-            self.delivery.clone(),
+            self.parts.spool.clone(),
+            self.parts.delivery.clone(),
             self.reporter(),
             self.route.subscribe(),
         )
@@ -270,16 +269,8 @@ impl Gateway {
         self.keep_what_needs_a_restart(&mut config);
         let routing = Arc::new(config.routing()?);
         let signing = signing(&config)?;
-        self.certificates.replace(&config.tls)?;
-        let shared = shared(
-            &config,
-            &self.spool,
-            &self.lasting,
-            &self.certificates,
-            &self.dns,
-            &self.delivery,
-            &routing,
-        )?;
+        self.parts.certificates.replace(&config.tls)?;
+        let shared = shared(&config, &self.parts, &routing)?;
         let (done, outcome) = oneshot::channel();
         let reload = accept::Reload {
             listen: config.listen.clone(),
@@ -293,7 +284,7 @@ impl Gateway {
             .context("the gateway is going down")?;
         outcome.await.context("the gateway is going down")??;
         self.shared.store(Arc::new(shared));
-        self.signing.replace(&signing);
+        self.parts.signing.replace(&signing);
         self.route.send_replace(route(&routing));
         self.log.apply(&config.log);
         self.config = config;
@@ -368,24 +359,16 @@ fn signing(config: &Config) -> anyhow::Result<Signing> {
 }
 
 /// What sessions share under this configuration.
-fn shared(
-    config: &Config,
-    spool: &Spool,
-    lasting: &Lasting,
-    certificates: &tls::Store,
-    dns: &Dns,
-    delivery: &Arc<Delivery>,
-    routing: &Arc<Routing>,
-) -> anyhow::Result<Shared> {
+fn shared(config: &Config, parts: &Parts, routing: &Arc<Routing>) -> anyhow::Result<Shared> {
     let hostname = &config.hostname;
-    let logins = logins(config, &lasting.bans)?;
+    let logins = logins(config, &parts.lasting.bans)?;
     let recipients = config.ours()?.into_iter();
     let recipients = recipients.map(|(name, domain)| (name, domain.recipients));
     let directory = Directory::open(
         config.directory.clone(),
         hostname,
         recipients.collect(),
-        ask(delivery.clone(), routing.clone()),
+        ask(parts.delivery.clone(), routing.clone()),
         logins.as_ref().map(|logins| logins.users.clone()),
     )?;
     let decisions = pipeline::Config {
@@ -395,23 +378,23 @@ fn shared(
         submission: config.submission.stages(),
         internal: config.internal.clone(),
     };
-    let verifier = Verifier::new(dns.clone(), hostname, &config.verify);
+    let verifier = Verifier::new(parts.dns.clone(), hostname, &config.verify);
     let pipeline = Pipeline::new(
         hostname.clone(),
         decisions,
         verifier,
         directory,
-        lasting.quotas.clone(),
+        parts.lasting.quotas.clone(),
     );
     let session = config.session.clone();
     Ok(Shared::new(
         hostname.clone(),
         session,
         pipeline,
-        spool.clone(),
-        through(delivery.clone(), routing.clone()),
-        certificates,
-        lasting.budget.clone(),
+        parts.spool.clone(),
+        through(parts.delivery.clone(), routing.clone()),
+        &parts.certificates,
+        parts.lasting.budget.clone(),
         logins,
     ))
 }
