@@ -384,6 +384,7 @@ fn shared(config: &Config, parts: &Parts, routing: &Arc<Routing>) -> anyhow::Res
         decisions,
         verifier,
         directory,
+        parts.signing.clone(),
         parts.lasting.quotas.clone(),
     );
     let session = config.session.clone();

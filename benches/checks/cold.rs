@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -35,6 +36,8 @@ use gatepost::pipeline::Client;
 use gatepost::pipeline::Pipeline;
 use gatepost::pipeline::Service;
 use gatepost::pipeline::submission::Quotas;
+use gatepost::sign;
+use gatepost::sign::Signing;
 use gatepost::smtp::command::Hello;
 use gatepost::smtp::server::Verb;
 use gatepost::verify::Config;
@@ -110,7 +113,10 @@ fn pipeline(server: &Nameserver) -> Pipeline {
     );
     let directory = directory.expect("no file to read");
     let config = pipeline::Config::default();
-    Pipeline::new(us, config, verifier, directory, Quotas::default())
+    let signing = Signing::open(&sign::Config::default(), &BTreeMap::new(), Path::new("/"));
+    let signing = signing.expect("no key to read");
+    let quotas = Quotas::default();
+    Pipeline::new(us, config, verifier, directory, signing, quotas)
 }
 
 /// A message on its way in.

@@ -35,6 +35,7 @@ use crate::mail::address::ReversePath;
 use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
+use crate::sign::Signing;
 use crate::smtp::command::Hello;
 use crate::smtp::reply::Refusal;
 use crate::smtp::server::Verb;
@@ -225,16 +226,18 @@ pub struct Pipeline {
     config: Config,
     verifier: Verifier,
     directory: Directory,
+    signing: Signing,
     quotas: Quotas,
 }
 
 impl Pipeline {
-    /// Decides for the host of that name. `quotas` outlive a reload, the rest does not.
+    /// Decides for the host of that name. `signing` and `quotas` outlive a reload, the rest does not.
     pub fn new(
         hostname: Domain,
         config: Config,
         verifier: Verifier,
         directory: Directory,
+        signing: Signing,
         quotas: Quotas,
     ) -> Pipeline {
         Pipeline {
@@ -242,6 +245,7 @@ impl Pipeline {
             config,
             verifier,
             directory,
+            signing,
             quotas,
         }
     }

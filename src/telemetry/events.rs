@@ -169,6 +169,18 @@ pub fn repaired(id: SpoolId, fields: &str) {
     info!(%id, fields, "repaired");
 }
 
+/// Mail of ours carries the signatures of this domain.
+pub fn signed(id: SpoolId, domain: &dyn Display) {
+    counter!("gatepost_signed_total").increment(1);
+    info!(%id, %domain, "signed");
+}
+
+/// Mail of ours could not be signed for this domain; the client was told to try again.
+pub fn not_signed(id: SpoolId, domain: &dyn Display, reason: &dyn Display) {
+    counter!("gatepost_sign_failures_total").increment(1);
+    error!(%id, %domain, %reason, "not signed");
+}
+
 /// A user has sent so much that few messages more are taken. Once for each limit and its time.
 pub fn limit_near(login: &str, limit: &str, used: u64, most: u64) {
     counter!("gatepost_limits_near_total").increment(1);

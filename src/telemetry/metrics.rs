@@ -46,6 +46,14 @@ const COUNTERS: &[(&str, &str)] = &[
         "Bytes of the messages acknowledged.",
     ),
     (
+        "gatepost_signed_total",
+        "Messages of ours signed, once for each domain that signs.",
+    ),
+    (
+        "gatepost_sign_failures_total",
+        "Messages of ours that could not be signed; the client was told to try again.",
+    ),
+    (
         "gatepost_limits_near_total",
         "Times that a user came near a limit of what it may send.",
     ),

@@ -1,7 +1,9 @@
 //! Mail of ours for the world: who may send, as whom, and what is put right on the way.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::support::client::Client;
 use crate::support::free_port;
@@ -9,6 +11,8 @@ use crate::support::gateway::Gateway;
 use crate::support::gateway::Site;
 use crate::support::mailbox::body;
 use crate::support::mailbox::field;
+use crate::support::mails::DkimKey;
+use crate::support::mails::mail;
 
 /// In a network of ours, and outside of it.
 const MACHINE: &str = "192.0.2.7";
@@ -120,4 +124,45 @@ fn nobody_learns_of_a_client_that_is_to_be_hidden() {
         !got.contains(MACHINE) && !got.contains("secret-host"),
         "{got}"
     );
+}
+
+#[test]
+fn what_goes_out_is_signed_as_it_goes_out() {
+    let (site, internal) = site("");
+    let key = DkimKey::new();
+    let folder = site.path("data/dkim/gate.example");
+    fs::create_dir_all(&folder).expect("made");
+    let file = folder.join("s1.pem");
+    fs::write(&file, key.pem()).expect("written");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("closed");
+    site.dns
+        .txt("s1._domainkey.gate.example", &key.record())
+        .txt("_dmarc.gate.example", "v=DMARC1; p=reject")
+        .txt("gate.example", "v=spf1 -all");
+    let gateway = site.start();
+    let mut client = Client::hello_from(internal, MACHINE, "printer");
+    let message = "From: <printer@gate.example>\r\nBcc: <hidden@gate.example>\r\n\r\nHello.\r\n";
+    client.hand_over("printer@gate.example", "user@gate.example", message);
+    let got = gateway.site.mailbox("user").first();
+    let signature = field(&got, "DKIM-Signature").remove(0);
+    assert!(signature.contains("d=gate.example"), "{signature}");
+    assert_eq!(gateway.process.wait_for("signed")["domain"], "gate.example");
+
+    // Back from the world, the signature is all that speaks for it.
+    let (_, sent) = got.split_once("Received: ").expect("our field");
+    let returned = format!("Received: {sent}").replace('\n', "\r\n");
+    let mut client = Client::hello_from(gateway.site.proxied, "127.0.0.1", "client.example");
+    client.hand_over("a@client.example", "second@gate.example", &returned);
+    let got = gateway.site.mailbox("second").first();
+    let results = field(&got, "Authentication-Results").remove(0);
+    assert!(
+        results.contains("dkim=pass") && results.contains("dmarc=pass"),
+        "{results}"
+    );
+
+    let other = mail("printer@elsewhere.example", "not ours");
+    let mut client = Client::hello_from(internal, MACHINE, "printer");
+    client.hand_over("printer@gate.example", "postmaster@gate.example", &other);
+    let got = gateway.site.mailbox("postmaster").first();
+    assert_eq!(field(&got, "DKIM-Signature"), Vec::<String>::new());
 }

@@ -25,6 +25,7 @@ use super::structure;
 use crate::directory::Answer;
 use crate::mail::address::Address;
 use crate::mail::address::ForwardPath;
+use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
 use crate::smtp::reply::Refusal;
 use crate::telemetry::events;
@@ -116,16 +117,17 @@ impl Pipeline {
             now,
         };
         let repaired = repair.apply(received);
-        if !repaired.changes.is_empty() {
-            events::repaired(case.id, &repaired.changes);
-        }
+        let signatures = self.signatures(case, &writers, &repaired.content, now)?;
         // Last, so that what is refused does not count.
         if let Submitter::User(user) = &submitter {
             let recipients = envelope.recipients.len();
             let quotas = &self.quotas;
             quotas.take(&config.limits, user.login, recipients, Instant::now())?;
         }
-        let prefix = self.hop(client, case).field(envelope, now);
+        if !repaired.changes.is_empty() {
+            events::repaired(case.id, &repaired.changes);
+        }
+        let prefix = self.hop(client, case).field(envelope, now) + &signatures;
         Ok(Passed {
             content: repaired.content.behind(prefix.into()),
             hold: None,
@@ -140,6 +142,32 @@ impl Pipeline {
             let limits = &self.config.submission.limits;
             self.quotas.give_back(limits, user.login, recipients);
         }
+    }
+
+    /// The signatures of the authors' domains, as far as we have their keys.
+    fn signatures(
+        &self,
+        case: &Case,
+        writers: &Writers,
+        content: &Content,
+        now: SystemTime,
+    ) -> Result<String, Refusal> {
+        let mut fields = String::new();
+        for author in writers.one_a_domain() {
+            match self.signing.fields(author, content, now) {
+                Ok(Some(signed)) => {
+                    events::signed(case.id, author.host());
+                    fields.push_str(&signed);
+                }
+                Ok(None) => {}
+                // Unsigned it would not go out, but come back, or be lost among the forged.
+                Err(error) => {
+                    events::not_signed(case.id, author.host(), &error);
+                    return Err(Refusal::not_signed());
+                }
+            }
+        }
+        Ok(fields)
     }
 
     /// Who sends, and by what right. The one place that grants relaying.

@@ -111,15 +111,15 @@ impl Writers {
         })
     }
 
-    /// The domains of From, each once.
-    pub(super) fn domains(&self) -> Vec<&Domain> {
-        let mut domains: Vec<&Domain> = Vec::new();
-        for domain in self.from.iter().filter_map(Address::domain) {
-            if !domains.contains(&domain) {
-                domains.push(domain);
+    /// The first author of each domain, for a domain signs once.
+    pub(super) fn one_a_domain(&self) -> Vec<&Address> {
+        let mut authors: Vec<&Address> = Vec::new();
+        for author in &self.from {
+            if !authors.iter().any(|other| other.host() == author.host()) {
+                authors.push(author);
             }
         }
-        domains
+        authors
     }
 
     /// Whether the From field alone says who sent it, as the login's own address. RFC 5322 §3.6.2
