@@ -109,9 +109,9 @@ pub(super) fn harmless(hello: &str) -> String {
         .collect()
 }
 
-/// What may stand in a comment without ending it, or the field.
+/// What may stand in a comment of any message without ending it, or the field.
 pub(super) fn comment(text: &str) -> String {
-    let harm = |c: char| c.is_control() || "()\\;".contains(c);
+    let harm = |c: char| c.is_control() || !c.is_ascii() || "()\\;".contains(c);
     text.chars()
         .map(|c| if harm(c) { '?' } else { c })
         .collect()

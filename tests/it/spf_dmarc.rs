@@ -3,16 +3,22 @@
 //! Clients come from documentation addresses, by a PROXY header. The zones: spf.example allows
 //! 192.0.2.1 only; reject.example and quarantine.example publish DMARC and allow 192.0.2.1 only.
 
+use std::fs;
 use std::time::Duration;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use crate::support::client::Client;
 use crate::support::dns::Behaviour;
+use crate::support::free_port;
 use crate::support::gateway::Gateway;
 use crate::support::gateway::Site;
+use crate::support::gateway::gatepost;
 use crate::support::mailbox::field;
 use crate::support::mails::DkimKey;
 use crate::support::mails::mail;
+use crate::support::process;
 
 /// Whom the zones allow to send.
 const OURS: &str = "192.0.2.1";
@@ -428,4 +434,37 @@ fn a_trusted_forwarder_whose_chain_does_not_hold_rescues_nothing() {
     let message = mail("boss@reject.example", "unsealed");
     let reply = deliver(&gateway, STRANGER, "a@forwarder.example", &message);
     assert!(reply.starts_with("550 5.7.1 "), "{reply:?}");
+}
+
+#[test]
+fn the_queue_knows_whose_sender_is_forged() {
+    let mut site = site().delivering_to(format!("smtp:127.0.0.1:{}", free_port()));
+    site.recipients = "any".to_owned();
+    site.spf = "fail = \"mark\"";
+    let mut gateway = site.start();
+    let message = mail("a@forwarder.example", "who is it");
+    for from in ["a@spf.example", "a@forwarder.example"] {
+        let mut client = Client::hello_from(gateway.site.proxied, STRANGER, "helo.example");
+        client.hand_over(from, "user@gate.example", &message);
+    }
+    gateway.process.stop();
+    let to = gateway.site.path("exported");
+    fs::create_dir(&to).expect("made");
+    let file = gateway.site.write_config().display().to_string();
+    let to_text = to.display().to_string();
+    let mut export = gatepost(&["queue", "export", "--to", &to_text, "--config", &file]);
+    process::run(&mut export);
+    let files = fs::read_dir(&to).expect("it is there");
+    let mut forged: Vec<(String, bool)> = files
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .map(|path| serde_json::from_slice(&fs::read(path).expect("read")).expect("json"))
+        .map(|message: Value| {
+            let from = message["from"].as_str().expect("a text").to_owned();
+            (from, message["forged"] == true)
+        })
+        .collect();
+    forged.sort();
+    let want = [("a@forwarder.example", false), ("a@spf.example", true)];
+    assert_eq!(forged, want.map(|(from, forged)| (from.to_owned(), forged)));
 }

@@ -106,7 +106,9 @@ impl Pipeline {
                 self.enforce(config.senders.mode, client, case, "data", &refusal)?;
             }
             if !writers.name_the_sender(user.login, &self.directory) {
-                sender = self.directory.address_of(user.login);
+                // RFC 6532 §3.2: beyond ASCII it may stand only in a message that says so.
+                let own = self.directory.address_of(user.login);
+                sender = own.filter(|own| own.is_ascii() || envelope.smtputf8);
             }
         }
         let repair = Repair {

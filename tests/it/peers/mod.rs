@@ -12,3 +12,4 @@ mod dovecot_auth;
 mod postfix;
 mod routes;
 mod signing;
+mod submission;
