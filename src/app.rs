@@ -245,7 +245,7 @@ impl Gateway {
         Reporter::new(
             self.config.bounces.clone(),
             hostname,
-            self.spool.clone(),
+            self.parts.spool.clone(),
             unsigned,
         )
     }

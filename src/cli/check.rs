@@ -247,9 +247,7 @@ fn in_force(config: &Config) -> String {
         ),
     ];
     lines.extend(config.listeners().into_iter().map(|text| ("listen", text)));
-    if let Some(source) = &config.submission.users {
-        lines.push(("users", source.to_string()));
-    }
+    lines.extend(may_relay(config));
     lines.push(("admin", config.admin.listen.to_string()));
     lines.extend(certificates(config).into_iter().map(|text| ("tls", text)));
     lines.extend(checks(config));
@@ -272,6 +270,21 @@ fn in_force(config: &Config) -> String {
         .map(|(name, text)| format!("{name:<9} {text}"))
         .collect();
     lines.join("\n")
+}
+
+/// Who may send to anywhere.
+fn may_relay(config: &Config) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(source) = &config.submission.users {
+        lines.push(("users", source.to_string()));
+        lines.push(("senders", config.submission.senders.mode.to_string()));
+    }
+    let networks = config.relaying_networks();
+    if !networks.is_empty() {
+        let networks = networks.iter().map(ToString::to_string);
+        lines.push(("internal", networks.collect::<Vec<_>>().join(" ")));
+    }
+    lines
 }
 
 /// The same for programs.
@@ -298,6 +311,7 @@ fn in_force_json(config: &Config) -> Value {
         "hostname": config.hostname, "data_dir": config.data_dir, "user": config.user,
         "listen": config.listeners(), "admin": config.admin.listen.to_string(),
         "users": config.submission.users.as_ref().map(ToString::to_string),
+        "senders": config.submission.senders.mode.to_string(), "internal": config.relaying_networks(),
         "certificates": certificates(config), "checks": checks, "domains": domains,
         "signing": dkim::open(config).map(|signing| dkim::as_json(&signing)).unwrap_or_default(),
     })
@@ -397,6 +411,25 @@ mod tests {
         };
         fs::write(folder.path().join("list"), "a\n").unwrap();
         assert_eq!(keys(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_may_send_to_anywhere_is_told() {
+        let text = "hostname = 'mx.example.com'\n[domains.'a.example']\n[submission]\nusers = 'file'\n\
+                    [submission.senders]\nmode = 'observe'\n[internal]\nnetworks = ['10.1.0.0/16']\n\
+                    [[listen]]\nservice = 'internal'\naddress = '10.1.0.1:25'\n";
+        let config = Config::parse(text).unwrap();
+        let want = [
+            ("users", "file"),
+            ("senders", "observe"),
+            ("internal", "10.1.0.0/16"),
+        ];
+        assert_eq!(
+            may_relay(&config),
+            want.map(|(name, text)| (name, text.to_owned()))
+        );
+        let text = "hostname = 'mx.example.com'\n[domains.'a.example']\n";
+        assert_eq!(may_relay(&Config::parse(text).unwrap()), []);
     }
 
     #[test]

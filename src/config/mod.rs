@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::accept;
@@ -245,6 +246,15 @@ impl Config {
         match self.submission.users {
             Some(_) => Defaults::MxAndSubmission,
             None => Defaults::Mx,
+        }
+    }
+
+    /// The networks whose machines may send to anywhere without a login; none without a listener for them.
+    pub fn relaying_networks(&self) -> &[IpNet] {
+        let mut listeners = self.listen.iter();
+        match listeners.any(|listen| listen.service == Service::Internal) {
+            true => &self.internal.networks,
+            false => &[],
         }
     }
 
