@@ -51,6 +51,7 @@ use crate::scheduler::Scheduler;
 use crate::session::Bans;
 use crate::session::Lasting;
 use crate::session::Logins;
+use crate::session::Onward;
 use crate::session::Shared;
 use crate::session::through;
 use crate::session::through::Through;
@@ -388,12 +389,15 @@ fn shared(config: &Config, parts: &Parts, routing: &Arc<Routing>) -> anyhow::Res
         parts.lasting.quotas.clone(),
     );
     let session = config.session.clone();
+    let onward = Onward {
+        spool: parts.spool.clone(),
+        through: through(parts.delivery.clone(), routing.clone()),
+    };
     Ok(Shared::new(
         hostname.clone(),
         session,
         pipeline,
-        parts.spool.clone(),
-        through(parts.delivery.clone(), routing.clone()),
+        onward,
         &parts.certificates,
         parts.lasting.budget.clone(),
         logins,

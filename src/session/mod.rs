@@ -108,6 +108,14 @@ pub struct Lasting {
     pub quotas: Quotas,
 }
 
+/// Where mail goes that passed.
+pub struct Onward {
+    /// Where it is stored.
+    pub spool: Spool,
+    /// What is handed on instead, while its client waits.
+    pub through: Through,
+}
+
 /// What all sessions share; a reload makes a new one for the sessions after it.
 pub struct Shared {
     config: Config,
@@ -129,8 +137,7 @@ impl Shared {
         hostname: Domain,
         config: Config,
         pipeline: Pipeline,
-        spool: Spool,
-        through: Through,
+        onward: Onward,
         certificates: &tls::Store,
         budget: Budget,
         logins: Option<Logins>,
@@ -148,8 +155,8 @@ impl Shared {
             refusals: Refusals::new(config.refusals.clone()),
             config,
             pipeline,
-            spool,
-            through,
+            spool: onward.spool,
+            through: onward.through,
             acceptor: certificates.server_config().into(),
             certificates: certificates.clone(),
             logins,
