@@ -241,13 +241,11 @@ impl Gateway {
     }
 
     fn reporter(&self) -> Reporter {
-        let hostname = self.config.hostname.clone();
-        let unsigned = Arc::new(|_: &_, _: &_, _| Ok(None));
         Reporter::new(
             self.config.bounces.clone(),
-            hostname,
+            self.config.hostname.clone(),
             self.parts.spool.clone(),
-            unsigned,
+            self.parts.signing.clone(),
         )
     }
 

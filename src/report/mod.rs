@@ -13,7 +13,6 @@ mod finding;
 mod status;
 mod words;
 
-use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -28,6 +27,8 @@ use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Notify;
 use crate::mail::envelope::Recipient;
 use crate::mail::id::SpoolId;
+use crate::sign;
+use crate::sign::Signing;
 use crate::spool;
 use crate::spool::Arrival;
 use crate::spool::Fate;
@@ -40,16 +41,12 @@ pub use config::Config;
 pub use finding::Finding;
 pub use finding::Kind;
 
-/// Signs a message of this author: gives the fields to put in front; None where there is no key for it.
-pub type Sign =
-    Arc<dyn Fn(&Address, &Content, SystemTime) -> Result<Option<String>, String> + Send + Sync>;
-
 /// Why nobody was told. It is to be tried again later.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It ought to be signed, and cannot be.
     #[error("the report cannot be signed: {0}")]
-    NotSigned(String),
+    NotSigned(#[from] sign::Error),
     /// The spool did not take it.
     #[error("the report cannot be stored: {0}")]
     NotStored(#[from] spool::Error),
@@ -61,7 +58,7 @@ pub struct Reporter {
     hostname: Domain,
     from: Address,
     spool: Spool,
-    sign: Sign,
+    signing: Signing,
 }
 
 /// Who is to be told.
@@ -75,14 +72,14 @@ enum Addressee<'a> {
 
 impl Reporter {
     /// `hostname` is who reports.
-    pub fn new(config: Config, hostname: Domain, spool: Spool, sign: Sign) -> Reporter {
+    pub fn new(config: Config, hostname: Domain, spool: Spool, signing: Signing) -> Reporter {
         let from = config.from.clone();
         Reporter {
             from: from.unwrap_or_else(|| Address::mailer_daemon(&hostname)),
             config,
             hostname,
             spool,
-            sign,
+            signing,
         }
     }
 
@@ -195,7 +192,7 @@ impl Reporter {
             now,
             full_up_to: self.config.full_up_to.as_u64(),
         });
-        let signature = (self.sign)(&self.from, &content, now).map_err(Error::NotSigned)?;
+        let signature = self.signing.fields(&self.from, &content, now)?;
         let signature = Content::from(Bytes::from(signature.unwrap_or_default()));
         let content = Content::join([signature, content]);
         let envelope = envelope(to, &content);

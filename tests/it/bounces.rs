@@ -1,7 +1,10 @@
 //! What becomes of mail is told to its sender: by the real gateway, from a next hop that refuses to the
 //! mailbox of who sent it.
 
+use std::fs;
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
@@ -10,8 +13,10 @@ use rand::Rng;
 use crate::support::SOON;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
+use crate::support::gateway::HOSTNAME;
 use crate::support::gateway::Site;
 use crate::support::mailbox::field;
+use crate::support::mails::DkimKey;
 use crate::support::mails::mail;
 use crate::support::next_hop::NextHop;
 use crate::support::next_hop::Taken;
@@ -432,6 +437,30 @@ fn after_kill_9_each_failure_has_its_report() {
             told.iter().any(|report| report.contains(&subject)),
             "{name} has no report"
         );
+    }
+}
+
+#[test]
+fn a_bounce_is_signed_where_our_own_name_has_a_key() {
+    let (hop, home) = (NextHop::start(&[], answer), NextHop::start(&[], |_| None));
+    let site = site(&hop.target("smtp"), &home);
+    let folder = site.path("data/dkim").join(HOSTNAME);
+    fs::create_dir_all(&folder).expect("a folder");
+    let key = folder.join("s1.pem");
+    fs::write(&key, DkimKey::new().pem()).expect("written");
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("its owner's alone");
+    let gateway = site.start();
+    let message = mail("a@client.example", "signed");
+    send(
+        &gateway,
+        "<a@client.example>",
+        &["<unknown@gate.example>"],
+        &message,
+    );
+    let report = home.wait_for(1).remove(0).message;
+    let signature = field(&report, "DKIM-Signature").concat();
+    for words in [&format!("d={HOSTNAME};"), "s=s1;", "From"] {
+        assert!(signature.contains(words), "{report}");
     }
 }
 

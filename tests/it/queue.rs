@@ -30,6 +30,8 @@ use gatepost::report::Reporter;
 use gatepost::scheduler::Config;
 use gatepost::scheduler::Route;
 use gatepost::scheduler::Scheduler;
+use gatepost::sign;
+use gatepost::sign::Signing;
 use gatepost::spool;
 use gatepost::spool::Arrivals;
 use gatepost::spool::Fate;
@@ -190,7 +192,9 @@ impl Queue {
         let delivery = delivery::Config::default();
         let delivery = Delivery::new(&delivery, hostname.clone(), dns).unwrap();
         let (routes, receiver) = watch::channel(route);
-        let unsigned = Arc::new(|_: &_, _: &_, _| Ok(None));
+        let nowhere = Path::new("/nonexistent");
+        let domains = sign::Domains::new();
+        let unsigned = Signing::open(&sign::Config::default(), &domains, nowhere).unwrap();
         let bounces = report::Config::default();
         let reporter = Reporter::new(bounces, hostname, spool.clone(), unsigned);
         let scheduler = Scheduler::new(
