@@ -38,6 +38,8 @@ impl Sink {
         process::need(&["smtp-sink"])?;
         let counters = setting.folder("sink")?.join("counters");
         let mut command = process::command("smtp-sink");
+        // Without it, it takes 256 connections at once.
+        command.args(["-m", "5000"]);
         if process::is_root() {
             command.args(["-u", "nobody"]);
         }
