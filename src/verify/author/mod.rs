@@ -1,7 +1,7 @@
 //! Who the From field says wrote a message (RFC 5322 §3.6.2, RFC 9989 §5.3.1).
 //!
 //! What is enforced hangs on this field alone, so fields are counted in every spelling that some
-//! reader of mail may take for one, and each is read strictly ([`mailboxes`]).
+//! reader of mail may take for one, and each is read strictly (`mailboxes`).
 
 use crate::mail::address::Domain;
 use crate::verify::Author;
