@@ -151,8 +151,9 @@ fn outside(config: &Config) -> Vec<Trouble> {
     if let Some(source) = &config.submission.users
         && let Some(path) = source.file(&config.data_dir)
     {
-        let usable = check_readable(&path, &runner)
-            .and_then(|()| users::read(&path).map_err(|error| sources(&error).join(": ")));
+        let usable = users::read(&path)
+            .map_err(|error| sources(&error).join(": "))
+            .and_then(|_| check_readable(&path, &runner));
         if let Err(message) = usable {
             trouble("submission.users".to_owned(), message);
         }

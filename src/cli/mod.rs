@@ -14,6 +14,7 @@ mod serve;
 mod user;
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 
+use crate::accept::privileges;
 use crate::config::Config;
 use crate::config::DEFAULT_PATH;
 use crate::config::fault::Faults;
@@ -125,6 +127,20 @@ pub fn main() -> ExitCode {
         Command::User(arguments) => user::run(&arguments),
     };
     status.into()
+}
+
+/// Makes the data directory as the start would, where there is none or nothing in it: one that holds a
+/// file of ours already would not be given to the gateway's user any more.
+fn make_data_dir(config: &Config) -> Result<(), Status> {
+    let begun = fs::read_dir(&config.data_dir).is_ok_and(|mut inside| inside.next().is_some());
+    if begun {
+        return Ok(());
+    }
+    let made = privileges::make_data_dir(&config.data_dir, config.user.as_deref());
+    made.map_err(|error| {
+        complain(&chain(&error));
+        Status::CannotCreate
+    })
 }
 
 /// One fault a line, or the reason why the file cannot be read.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -353,6 +354,24 @@ fn a_gateway_without_its_file_of_users_does_not_start_and_says_what_to_do() {
     );
     let (status, said) = user(&["add", "ann", "--stdin", "--config", &file], "x\n");
     assert_eq!(status, Some(0), "{said}");
+    let gateway = site.start();
+    submission::client(&gateway).expect(&plain("ann", "x"), "235");
+}
+
+#[test]
+fn the_first_user_is_added_before_the_first_start() {
+    let site = Site::new().with(&submission::section("users = \"file\""));
+    let file = site.write_config().display().to_string();
+    let checked = gatepost(&["check", "--config", &file]).output();
+    let checked = checked.expect("it ends");
+    let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+    assert_eq!(checked.status.code(), Some(78), "{said}");
+    assert!(said.contains("gatepost user add NAME"), "{said}");
+    assert!(!site.path("data").exists());
+    let (status, said) = user(&["add", "ann", "--stdin", "--config", &file], "x\n");
+    assert_eq!(status, Some(0), "{said}");
+    let mode = fs::metadata(site.path("data")).expect("it is there").mode();
+    assert_eq!(mode & 0o777, 0o700);
     let gateway = site.start();
     submission::client(&gateway).expect(&plain("ann", "x"), "235");
 }

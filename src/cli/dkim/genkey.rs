@@ -3,14 +3,12 @@
 use std::fs;
 use std::fs::DirBuilder;
 use std::fs::OpenOptions;
-use std::fs::Permissions;
 use std::io;
 use std::io::ErrorKind;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::path::PathBuf;
@@ -27,6 +25,7 @@ use crate::cli::Status;
 use crate::cli::chain;
 use crate::cli::complain;
 use crate::cli::dns::zone;
+use crate::cli::make_data_dir;
 use crate::cli::runner::Runner;
 use crate::cli::say;
 use crate::config::Config;
@@ -106,7 +105,7 @@ fn genkey(arguments: &Arguments) -> Result<(), Status> {
         (Some(folder), _) => (folder.join(format!("{}.pem", name.selector)), None),
         (None, Some(config)) => {
             let owner = owner(config)?;
-            adopt(&config.data_dir, owner).map_err(|error| refuse(&config.data_dir, &error))?;
+            make_data_dir(config)?;
             (sign::default_path(&config.data_dir, &name), owner)
         }
         (None, None) => return Err(Status::Usage),
@@ -163,18 +162,6 @@ fn owner(config: &Config) -> Result<Option<(u32, u32)>, Status> {
             complain(&format!("gatepost: {message}"));
             Err(Status::Config)
         }
-    }
-}
-
-/// An empty data directory would be given to the user at the start; one with our key in it would not.
-fn adopt(data_dir: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
-    let is_empty = fs::read_dir(data_dir).is_ok_and(|mut inside| inside.next().is_none());
-    match owner {
-        Some((uid, gid)) if is_empty => {
-            fs::set_permissions(data_dir, Permissions::from_mode(0o700))?;
-            chown(data_dir, Some(uid), Some(gid))
-        }
-        Some(_) | None => Ok(()),
     }
 }
 
@@ -277,6 +264,8 @@ fn hint(config: &Config, name: &KeyName, path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -17,6 +17,7 @@ use crate::cli::ConfigFile;
 use crate::cli::Status;
 use crate::cli::chain;
 use crate::cli::complain;
+use crate::cli::make_data_dir;
 use crate::cli::runner::Runner;
 use crate::cli::say;
 use crate::config::Config;
@@ -135,6 +136,9 @@ impl Given {
 fn change(user: &OneUser, what: impl FnOnce() -> Result<Change, Status>) -> Result<(), Status> {
     let config = user.file.read()?;
     let path = file(&config)?;
+    if path.starts_with(&config.data_dir) {
+        make_data_dir(&config)?;
+    }
     let owner = owner(&config)?;
     let change = what()?;
     users::change(&path, &user.name, &change, owner).map_err(|error| refuse(&error))?;
