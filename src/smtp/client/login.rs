@@ -10,11 +10,13 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use aws_lc_rs::digest;
-use aws_lc_rs::hmac;
-use aws_lc_rs::pbkdf2;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+use crate::smtp::sasl::scram::Derived;
+use crate::smtp::sasl::scram::exclusive_or;
+use crate::smtp::sasl::scram::hash;
+use crate::smtp::sasl::scram::hmac;
 
 /// More rounds than any server asks for, and few enough to hold nobody up.
 const MOST_ROUNDS: u32 = 200_000;
@@ -189,29 +191,13 @@ fn prove(bare: &str, server: &str, password: &str) -> Result<(String, Vec<u8>), 
     let rounds = rounds.filter(|rounds: &NonZeroU32| rounds.get() <= MOST_ROUNDS);
     let rounds = rounds.ok_or(Error::Malformed)?;
 
-    let mut salted = [0; digest::SHA256_OUTPUT_LEN];
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        rounds,
-        &salt,
-        password.as_bytes(),
-        &mut salted,
-    );
+    let keys = Derived::of(password.as_bytes(), &salt, rounds);
     let unproven = format!("c=biws,r={nonce}");
     let message = format!("{bare},{server},{unproven}");
-    let client_key = hmac(&salted, b"Client Key");
-    let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
-    let signature = hmac(stored_key.as_ref(), message.as_bytes());
-    let pairs = client_key.as_ref().iter().zip(signature.as_ref());
-    let proof: Vec<u8> = pairs.map(|(key, signature)| key ^ signature).collect();
-    let server_key = hmac(&salted, b"Server Key");
-    let server_signature = hmac(server_key.as_ref(), message.as_bytes());
-    let last = format!("{unproven},p={}", STANDARD.encode(proof));
-    Ok((last, server_signature.as_ref().to_vec()))
-}
-
-fn hmac(key: &[u8], message: &[u8]) -> hmac::Tag {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message)
+    let signature = hmac(&hash(&keys.client_key), message.as_bytes());
+    let proof = STANDARD.encode(exclusive_or(keys.client_key, signature));
+    let server_signature = hmac(&keys.server_key, message.as_bytes());
+    Ok((format!("{unproven},p={proof}"), server_signature.to_vec()))
 }
 
 #[cfg(test)]

@@ -37,21 +37,13 @@ pub struct Keys {
 impl Keys {
     /// The keys of a password. Takes as long as `iterations` say; 0 is taken for 1.
     pub fn of(password: &[u8], salt: Vec<u8>, iterations: u32) -> Keys {
-        let password = prepared(password);
         let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-        let mut salted = [0; 32];
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA256,
-            iterations,
-            &salt,
-            &password,
-            &mut salted,
-        );
+        let derived = Derived::of(&prepared(password), &salt, iterations);
         Keys {
             salt,
             iterations,
-            stored_key: hash(&hmac(&salted, b"Client Key")),
-            server_key: hmac(&salted, b"Server Key"),
+            stored_key: hash(&derived.client_key),
+            server_key: derived.server_key,
         }
     }
 
@@ -73,6 +65,30 @@ impl Keys {
     pub fn are_of(&self, password: &[u8]) -> bool {
         let other = Keys::of(password, self.salt.clone(), self.iterations.get());
         verify_slices_are_equal(&self.stored_key, &other.stored_key).is_ok()
+    }
+}
+
+/// What both sides derive from a password (RFC 5802 §3). Only who knows it has the first.
+pub(in crate::smtp) struct Derived {
+    pub(in crate::smtp) client_key: [u8; 32],
+    pub(in crate::smtp) server_key: [u8; 32],
+}
+
+impl Derived {
+    /// Takes as long as `iterations` say.
+    pub(in crate::smtp) fn of(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Derived {
+        let mut salted = [0; 32];
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            iterations,
+            salt,
+            password,
+            &mut salted,
+        );
+        Derived {
+            client_key: hmac(&salted, b"Client Key"),
+            server_key: hmac(&salted, b"Server Key"),
+        }
     }
 }
 
@@ -265,8 +281,7 @@ impl Waiting {
             return Err(Fault::Malformed);
         }
         let said = format!("{},{unproved}", self.said);
-        let signature = hmac(&self.keys.stored_key, said.as_bytes());
-        let client_key: Vec<u8> = proof.iter().zip(signature).map(|(a, b)| a ^ b).collect();
+        let client_key = exclusive_or(proof, hmac(&self.keys.stored_key, said.as_bytes()));
         let is_proved = verify_slices_are_equal(&hash(&client_key), &self.keys.stored_key).is_ok();
         let is_bound = verify_slices_are_equal(&bound, &self.bound).is_ok();
         if !is_proved || !is_bound {
@@ -327,11 +342,17 @@ fn prepared(password: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn hash(octets: &[u8]) -> [u8; 32] {
+/// A key hidden by a signature, and the key again: RFC 5802 §3 makes and reads the proof by it.
+pub(in crate::smtp) fn exclusive_or(mut one: [u8; 32], other: [u8; 32]) -> [u8; 32] {
+    one.iter_mut().zip(other).for_each(|(a, b)| *a ^= b);
+    one
+}
+
+pub(in crate::smtp) fn hash(octets: &[u8]) -> [u8; 32] {
     fixed(digest::digest(&digest::SHA256, octets).as_ref())
 }
 
-fn hmac(key: &[u8], octets: &[u8]) -> [u8; 32] {
+pub(in crate::smtp) fn hmac(key: &[u8], octets: &[u8]) -> [u8; 32] {
     fixed(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), octets).as_ref())
 }
 
