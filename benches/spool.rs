@@ -55,15 +55,11 @@ const MESSAGES: usize = 20_000;
 fn envelope() -> Envelope {
     let address = |text| Address::parse(text).expect("an address");
     Envelope {
-        from: ReversePath::Address(address("sender@here.example")),
-        recipients: vec![Recipient::new(address("recipient@there.example"))],
         body: Body::EightBitMime,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::Address(address("sender@here.example")),
+            vec![Recipient::new(address("recipient@there.example"))],
+        )
     }
 }
 

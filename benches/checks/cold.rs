@@ -163,15 +163,12 @@ impl Mail {
                 serial: 1,
             },
             envelope: Envelope {
-                from: ReversePath::Address(address(&format!("ann@{name}"))),
-                recipients: vec![Recipient::new(address("ben@example.net"))],
                 body: Body::EightBitMime,
-                smtputf8: false,
-                ret: None,
-                envid: None,
                 client: Some(IpAddr::V4(ip)),
-                login: None,
-                forged: false,
+                ..Envelope::new(
+                    ReversePath::Address(address(&format!("ann@{name}"))),
+                    vec![Recipient::new(address("ben@example.net"))],
+                )
             },
             message: message(&signer, &name, 4 << 10).into(),
         }

@@ -36,15 +36,11 @@ pub(crate) fn rate(setting: &Setting, tasks: usize, messages: usize) -> Result<f
     let session = spool.clock().next(SystemTime::now());
     let serial = Arc::new(AtomicU32::new(0));
     let envelope = Envelope {
-        from: ReversePath::Address(Address::parse(SENDER)?),
-        recipients: vec![Recipient::new(Address::parse(RECIPIENT)?)],
         body: Body::EightBitMime,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::Address(Address::parse(SENDER)?),
+            vec![Recipient::new(Address::parse(RECIPIENT)?)],
+        )
     };
     let content = Content::from(Bytes::from(vec![b'x'; SIZE]));
     let mut outlet = JoinSet::new();

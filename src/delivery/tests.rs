@@ -145,15 +145,8 @@ const ID: SpoolId = SpoolId {
 fn envelope(to: &[&str]) -> Envelope {
     let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
     Envelope {
-        from: ReversePath::Null,
-        recipients: to.iter().map(recipient).collect(),
         body: Default::default(),
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(ReversePath::Null, to.iter().map(recipient).collect())
     }
 }
 

@@ -39,6 +39,23 @@ pub struct Envelope {
     pub forged: bool,
 }
 
+impl Envelope {
+    /// One that says no more than who sends and who is to get it.
+    pub fn new(from: ReversePath, recipients: Vec<Recipient>) -> Envelope {
+        Envelope {
+            from,
+            recipients,
+            body: Body::default(),
+            smtputf8: false,
+            ret: None,
+            envid: None,
+            client: None,
+            login: None,
+            forged: false,
+        }
+    }
+}
+
 /// One recipient with its wishes for notifications.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {

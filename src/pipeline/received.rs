@@ -121,7 +121,6 @@ pub(super) fn comment(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::mail::address::ReversePath;
-    use crate::mail::envelope::Body;
     use crate::mail::envelope::Recipient;
     use crate::pipeline::Service;
     use crate::smtp::command::Hello;
@@ -142,17 +141,7 @@ mod tests {
 
     fn envelope(recipients: &[&str]) -> Envelope {
         let recipients = recipients.iter().map(|to| to.parse().unwrap());
-        Envelope {
-            from: ReversePath::Null,
-            recipients: recipients.map(Recipient::new).collect(),
-            body: Body::SevenBit,
-            smtputf8: false,
-            ret: None,
-            envid: None,
-            client: None,
-            login: None,
-            forged: false,
-        }
+        Envelope::new(ReversePath::Null, recipients.map(Recipient::new).collect())
     }
 
     #[test]

@@ -377,7 +377,6 @@ fn quoted(text: String) -> String {
 mod tests {
     use super::*;
     use crate::mail::address::ReversePath;
-    use crate::mail::envelope::Body;
     use crate::mail::envelope::Recipient;
     use crate::pipeline::Service;
     use crate::smtp::command::Hello;
@@ -531,17 +530,10 @@ mod tests {
                 ..Verdict::default()
             },
         };
-        let envelope = Envelope {
-            from: case.from.clone(),
-            recipients: vec![Recipient::new(from.parse().unwrap())],
-            body: Body::SevenBit,
-            smtputf8: false,
-            ret: None,
-            envid: None,
-            client: None,
-            login: None,
-            forged: false,
-        };
+        let envelope = Envelope::new(
+            case.from.clone(),
+            vec![Recipient::new(from.parse().unwrap())],
+        );
         let content = stamp(
             &results,
             &authentication_results(&results),
@@ -629,15 +621,11 @@ mod tests {
             },
         };
         let envelope = Envelope {
-            from: case.from.clone(),
-            recipients: vec![Recipient::new(address("ann@mx.example"))],
-            body: Body::SevenBit,
-            smtputf8: false,
-            ret: None,
-            envid: None,
             client: Some(client.address),
-            login: None,
-            forged: false,
+            ..Envelope::new(
+                case.from.clone(),
+                vec![Recipient::new(address("ann@mx.example"))],
+            )
         };
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_764_000_000);
         let content = stamp(

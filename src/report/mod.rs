@@ -207,22 +207,17 @@ impl Reporter {
 /// RFC 3461 §6.1: the null return path, and no report on the report.
 fn envelope(to: &Address, content: &Content) -> Envelope {
     let is_ascii = content.chunks().all(<[u8]>::is_ascii);
+    let recipient = Recipient {
+        notify: Notify::Never,
+        ..Recipient::new(to.clone())
+    };
     Envelope {
-        from: ReversePath::Null,
-        recipients: vec![Recipient {
-            notify: Notify::Never,
-            ..Recipient::new(to.clone())
-        }],
         body: match is_ascii {
             true => Body::SevenBit,
             false => Body::EightBitMime,
         },
         // RFC 6533 §4: what is internationalised inside of it needs no more than 8BITMIME.
         smtputf8: !to.is_ascii(),
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(ReversePath::Null, vec![recipient])
     }
 }

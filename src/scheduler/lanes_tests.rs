@@ -33,15 +33,8 @@ fn waiting(number: u64) -> Waiting {
 
 fn message(number: u64) -> Box<Arrival> {
     let envelope = Envelope {
-        from: ReversePath::Null,
-        recipients: Vec::new(),
         body: Default::default(),
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(ReversePath::Null, Vec::new())
     };
     Box::new(Arrival {
         id: id(number),

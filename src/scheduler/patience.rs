@@ -61,7 +61,6 @@ mod tests {
 
     use super::*;
     use crate::mail::address::Address;
-    use crate::mail::envelope::Body;
     use crate::mail::envelope::Recipient;
     use crate::mail::id::SessionId;
     use crate::mail::id::SpoolId;
@@ -71,17 +70,10 @@ mod tests {
     }
 
     fn arrival(arrived: SystemTime) -> Arrival {
-        let envelope = Envelope {
-            from: ReversePath::parse("<a@b.example>").unwrap(),
-            recipients: vec![Recipient::new(Address::parse("c@d.example").unwrap())],
-            body: Body::SevenBit,
-            smtputf8: false,
-            ret: None,
-            envid: None,
-            client: None,
-            login: None,
-            forged: false,
-        };
+        let envelope = Envelope::new(
+            ReversePath::parse("<a@b.example>").unwrap(),
+            vec![Recipient::new(Address::parse("c@d.example").unwrap())],
+        );
         Arrival {
             id: SpoolId {
                 session: SessionId(1),

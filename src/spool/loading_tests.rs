@@ -18,7 +18,6 @@ use super::*;
 use crate::mail::address::Address;
 use crate::mail::address::ReversePath;
 use crate::mail::content::Content;
-use crate::mail::envelope::Body;
 use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
 use crate::mail::id::SessionId;
@@ -50,17 +49,10 @@ fn id(session: u64, serial: u32) -> SpoolId {
 }
 
 async fn store(spool: &Spool, id: SpoolId, size: usize) {
-    let envelope = Envelope {
-        from: ReversePath::Null,
-        recipients: vec![Recipient::new(Address::parse("b@there.example").unwrap())],
-        body: Body::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
-    };
+    let envelope = Envelope::new(
+        ReversePath::Null,
+        vec![Recipient::new(Address::parse("b@there.example").unwrap())],
+    );
     let content = Content::from(Bytes::from(vec![b'x'; size]));
     let stored = spool.store(id, envelope, content, Fate::Deliver);
     stored.await.unwrap();

@@ -113,15 +113,11 @@ fn id(serial: u32) -> SpoolId {
 fn envelope(serial: u32) -> Envelope {
     let to = |n| Address::parse(&format!("r{n}@there{serial}.example")).unwrap();
     Envelope {
-        from: ReversePath::parse("<a@here.example>").unwrap(),
-        recipients: (0..RECIPIENTS).map(|n| Recipient::new(to(n))).collect(),
         body: Body::EightBitMime,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::parse("<a@here.example>").unwrap(),
+            (0..RECIPIENTS).map(|n| Recipient::new(to(n))).collect(),
+        )
     }
 }
 

@@ -41,15 +41,8 @@ fn id(serial: u32) -> SpoolId {
 fn meta(state: State) -> Meta<'static> {
     let to = Address::parse("b@there.example").unwrap();
     let envelope = Envelope {
-        from: ReversePath::Null,
-        recipients: vec![Recipient::new(to)],
         body: Octets::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(ReversePath::Null, vec![Recipient::new(to)])
     };
     Meta {
         envelope: Cow::Owned(envelope),

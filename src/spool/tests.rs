@@ -44,15 +44,11 @@ pub(super) fn id(serial: u32) -> SpoolId {
 fn envelope(recipients: usize) -> Envelope {
     let to = |n| Recipient::new(Address::parse(&format!("r{n}@there.example")).unwrap());
     Envelope {
-        from: ReversePath::parse("<a@here.example>").unwrap(),
-        recipients: (0..recipients).map(to).collect(),
         body: crate::mail::envelope::Body::EightBitMime,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::parse("<a@here.example>").unwrap(),
+            (0..recipients).map(to).collect(),
+        )
     }
 }
 

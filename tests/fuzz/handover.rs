@@ -10,7 +10,6 @@ use super::lines;
 use super::run;
 use crate::mail::address::Address;
 use crate::mail::address::ReversePath;
-use crate::mail::envelope::Body;
 use crate::mail::envelope::Envelope;
 use crate::mail::envelope::Recipient;
 use crate::smtp::client::Protocol;
@@ -165,15 +164,8 @@ fn envelope(recipients: &str) -> Envelope {
     let recipients = recipients
         .split(' ')
         .filter_map(|text| Address::parse(text).ok());
-    Envelope {
-        from: ReversePath::Null,
-        recipients: recipients.take(RECIPIENTS).map(Recipient::new).collect(),
-        body: Body::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
-    }
+    Envelope::new(
+        ReversePath::Null,
+        recipients.take(RECIPIENTS).map(Recipient::new).collect(),
+    )
 }

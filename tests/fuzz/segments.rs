@@ -174,15 +174,11 @@ fn sound() -> Sound {
 
 fn accept(serial: u32, size: usize) -> Draft {
     let envelope = Envelope {
-        from: ReversePath::Null,
-        recipients: vec![Recipient::new(Address::parse("b@there.example").unwrap())],
         body: envelope::Body::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::Null,
+            vec![Recipient::new(Address::parse("b@there.example").unwrap())],
+        )
     };
     let meta = Meta {
         envelope: Cow::Owned(envelope),

@@ -20,7 +20,6 @@ use gatepost::mail::address::Address;
 use gatepost::mail::address::Domain;
 use gatepost::mail::address::ReversePath;
 use gatepost::mail::content::Content;
-use gatepost::mail::envelope::Body;
 use gatepost::mail::envelope::Envelope;
 use gatepost::mail::envelope::Recipient;
 use gatepost::mail::id::SessionId;
@@ -235,17 +234,10 @@ impl Queue {
 
 fn envelope(to: &[&str]) -> Envelope {
     let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
-    Envelope {
-        from: ReversePath::parse("<sender@x.example>").unwrap(),
-        recipients: to.iter().map(recipient).collect(),
-        body: Body::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
-    }
+    Envelope::new(
+        ReversePath::parse("<sender@x.example>").unwrap(),
+        to.iter().map(recipient).collect(),
+    )
 }
 
 /// Whether a message is in the spool no more.

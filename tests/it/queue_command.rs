@@ -105,17 +105,10 @@ fn address(text: &str) -> Address {
 }
 
 fn envelope(from: &str, to: &[&str]) -> Envelope {
-    Envelope {
-        from: ReversePath::parse(from).expect("a path"),
-        recipients: to.iter().map(|to| Recipient::new(address(to))).collect(),
-        body: Body::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
-    }
+    Envelope::new(
+        ReversePath::parse(from).expect("a path"),
+        to.iter().map(|to| Recipient::new(address(to))).collect(),
+    )
 }
 
 fn message(subject: &str, size: usize) -> Vec<u8> {

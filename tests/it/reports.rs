@@ -17,7 +17,6 @@ use gatepost::mail::address::Address;
 use gatepost::mail::address::Domain;
 use gatepost::mail::address::ReversePath;
 use gatepost::mail::content::Content;
-use gatepost::mail::envelope::Body;
 use gatepost::mail::envelope::Envelope;
 use gatepost::mail::envelope::Recipient;
 use gatepost::mail::envelope::Ret;
@@ -67,17 +66,10 @@ impl Case {
         Case {
             kind,
             reader: Reader::Sender,
-            envelope: Envelope {
-                from: ReversePath::parse("<anna@client.example>").unwrap(),
-                recipients: to.iter().map(recipient).collect(),
-                body: Body::SevenBit,
-                smtputf8: false,
-                ret: None,
-                envid: None,
-                client: None,
-                login: None,
-                forged: false,
-            },
+            envelope: Envelope::new(
+                ReversePath::parse("<anna@client.example>").unwrap(),
+                to.iter().map(recipient).collect(),
+            ),
             findings: findings.collect(),
             content: MESSAGE.to_owned(),
             full_up_to: 50 << 10,

@@ -17,7 +17,6 @@ use gatepost::mail::address::Address;
 use gatepost::mail::address::Domain;
 use gatepost::mail::address::ReversePath;
 use gatepost::mail::content::Content;
-use gatepost::mail::envelope::Body;
 use gatepost::mail::envelope::Envelope;
 use gatepost::mail::envelope::Recipient;
 use gatepost::mail::id::SessionId;
@@ -42,17 +41,10 @@ pub async fn to_exchangers(delivery: &Delivery, port: u16, to: &str) -> Outcome 
     let to = Address::parse(to).unwrap();
     let route = Arc::new(Route::to(NextHop::Mx(port)));
     let target = Target::new(&route, to.host());
-    let envelope = Envelope {
-        from: ReversePath::parse("<sender@x.example>").unwrap(),
-        recipients: vec![Recipient::new(to)],
-        body: Body::SevenBit,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
-    };
+    let envelope = Envelope::new(
+        ReversePath::parse("<sender@x.example>").unwrap(),
+        vec![Recipient::new(to)],
+    );
     let id = SpoolId {
         session: SessionId(1),
         serial: 1,

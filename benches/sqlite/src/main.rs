@@ -218,14 +218,10 @@ impl std::fmt::Display for Rates {
 fn envelope() -> Result<Envelope, Box<dyn Error>> {
     let sender = Address::parse("sender@here.example")?;
     Ok(Envelope {
-        from: ReversePath::Address(sender),
-        recipients: vec![Recipient::new(Address::parse("recipient@there.example")?)],
         body: Body::EightBitMime,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::Address(sender),
+            vec![Recipient::new(Address::parse("recipient@there.example")?)],
+        )
     })
 }

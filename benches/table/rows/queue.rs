@@ -163,15 +163,11 @@ fn fill(directory: &Path, count: usize, state: State) -> Result<()> {
 
 async fn store(spool: Spool, content: Content, count: usize, state: State) -> Result<()> {
     let envelope = Envelope {
-        from: ReversePath::Address(Address::parse(SENDER)?),
-        recipients: vec![Recipient::new(Address::parse(RECIPIENT)?)],
         body: Body::EightBitMime,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::Address(Address::parse(SENDER)?),
+            vec![Recipient::new(Address::parse(RECIPIENT)?)],
+        )
     };
     for _ in 0..count {
         let session = spool.clock().next(SystemTime::now());

@@ -12,15 +12,11 @@ const LMTP_FULL: &str = "PIPELINING CHUNKING 8BITMIME SMTPUTF8 SIZE";
 fn envelope(from: &str, to: &[&str]) -> Envelope {
     let recipient = |text: &&str| Recipient::new(Address::parse(text).unwrap());
     Envelope {
-        from: ReversePath::parse(from).unwrap(),
-        recipients: to.iter().map(recipient).collect(),
         body: Default::default(),
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::parse(from).unwrap(),
+            to.iter().map(recipient).collect(),
+        )
     }
 }
 

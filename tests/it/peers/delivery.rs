@@ -51,15 +51,11 @@ fn delivery() -> Delivery {
 
 pub fn envelope(to: &[&str]) -> Envelope {
     Envelope {
-        from: ReversePath::parse("<sender@x.example>").unwrap(),
-        recipients: to.iter().map(|text| recipient(text)).collect(),
         body: Body::EightBitMime,
-        smtputf8: false,
-        ret: None,
-        envid: None,
-        client: None,
-        login: None,
-        forged: false,
+        ..Envelope::new(
+            ReversePath::parse("<sender@x.example>").unwrap(),
+            to.iter().map(|text| recipient(text)).collect(),
+        )
     }
 }
 
