@@ -22,7 +22,7 @@ use crate::wait;
 use crate::wait::LONG;
 
 /// What waits is due again a second later.
-const QUEUE: &str = "
+pub(super) const QUEUE: &str = "
 [queue]
 retry_first = \"1s\"
 retry_factor = 1.0

@@ -23,6 +23,7 @@ use crate::gateway::Config;
 use crate::gateway::Gateway;
 use crate::gateway::UNCHECKED;
 use crate::nameserver::Nameserver;
+use crate::rows::delivery::QUEUE;
 use crate::sending::CLIENT;
 use crate::sending::SENDER;
 use crate::setting::Setting;
@@ -47,17 +48,6 @@ const MESSAGE: &[u8] =
 
 /// How long the slow one takes for a reply.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// What waits is due again a second later.
-const QUEUE: &str = "
-[queue]
-retry_first = \"1s\"
-retry_factor = 1.0
-retry_max = \"1s\"
-jitter = 0.0
-pause_first = \"1s\"
-pause_max = \"1s\"
-";
 
 /// Whether two of the destinations are not as the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
