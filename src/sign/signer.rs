@@ -168,7 +168,13 @@ impl Signer {
         };
         let signed = self.key.sign(input);
         signature.b = signed.map_err(|error| Error::Message(error.to_string()))?;
-        Ok(signature.to_header())
+        let field = signature.to_header();
+        // Where b= fills its line, the last semicolon would have one of its own. The white space before it
+        // is not signed (RFC 6376 §3.7), but there are verifiers that count it.
+        Ok(match field.strip_suffix("\r\n\t;\r\n") {
+            Some(start) => format!("{start};\r\n"),
+            None => field,
+        })
     }
 
     /// Domain and selector.
@@ -273,6 +279,21 @@ mod tests {
         let names = names.split(';').next().unwrap();
         let from = names.split(':').filter(|name| name.trim() == "From");
         assert_eq!(from.count(), 2, "{names}");
+    }
+
+    #[test]
+    fn no_line_begins_with_a_semicolon_wherever_the_signature_ends() {
+        let pem = crate::sign::make(Algorithm::Rsa, 2048).unwrap();
+        let signer = Signer::from_pem(&pem, &domain(), "s1").unwrap();
+        let form = Form::new(&Config::default());
+        let message = Content::from(Bytes::from_static(b"From: a@example.com\r\n\r\n"));
+        let message = Canonical::of(&message, &form).unwrap();
+        for length in 1..100 {
+            let identity = format!("{}@example.com", "a".repeat(length));
+            let now = SystemTime::now();
+            let field = signer.field(&message, &form, &identity, now).unwrap();
+            assert!(field.ends_with("=;\r\n"), "{field}");
+        }
     }
 
     #[test]
