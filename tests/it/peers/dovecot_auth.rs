@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use crate::support::SOON;
 use crate::support::client::Client;
 use crate::support::dovecot;
@@ -90,6 +93,46 @@ fn scram_is_passed_on_to_dovecot() {
     let event = gateway.process.wait_for("logged in");
     assert_eq!(event["mechanism"], "SCRAM-SHA-256");
     assert_eq!(event["user"], "user@gate.example");
+}
+
+#[test]
+fn tokens_are_dovecots_to_judge() {
+    if !dovecot::present() {
+        return;
+    }
+    let dovecot = Dovecot::start();
+    let gateway = asking(&dovecot.auth_unix());
+    wait_until(SOON, "Dovecot's mechanisms", || {
+        let hello = submission::client(&gateway).say("EHLO client.example");
+        hello.contains("XOAUTH2").then_some(())
+    });
+    let user = "user@gate.example";
+    let bearer = |token: &str| format!("auth=Bearer {token}\x01\x01");
+    let first = |token: &str| BASE64_STANDARD.encode(format!("user={user}\x01{}", bearer(token)));
+    let second = |token: &str| BASE64_STANDARD.encode(format!("n,a={user},\x01{}", bearer(token)));
+    let (good, old) = (
+        Dovecot::token(user, 4_000_000_000),
+        Dovecot::token(user, 1_700_000_001),
+    );
+    let others = Dovecot::token("second@gate.example", 4_000_000_000);
+
+    let mut client = submission::client(&gateway);
+    for wrong in [&old, &others, &good.replace('.', "x")] {
+        // The server says why in a challenge, which the client answers with nothing.
+        client.expect(&format!("AUTH XOAUTH2 {}", first(wrong)), "334 ");
+        client.expect("", "535 5.7.8");
+    }
+    client.expect(&format!("AUTH XOAUTH2 {}", first(&good)), "235 2.7.0");
+    let mut client = submission::client(&gateway);
+    client.expect("AUTH OAUTHBEARER", "334 ");
+    client.expect(&second(&good), "235 2.7.0");
+    client.expect("MAIL FROM:<user@gate.example>", "250");
+    gateway.process.wait_for_nth("logged in", 2);
+    let events = gateway.process.events("logged in");
+    let mechanisms: Vec<_> = events.iter().map(|event| &event["mechanism"]).collect();
+    assert_eq!(mechanisms, ["XOAUTH2", "OAUTHBEARER"]);
+    assert!(events.iter().all(|event| event["user"] == user));
+    assert!(!gateway.process.log().contains(&good), "a token in the log");
 }
 
 #[test]

@@ -160,3 +160,51 @@ fn swaks_and_msmtp_send_by_starttls() {
     assert_eq!(field(&got, "Subject"), ["from msmtp"]);
     assert_signed(&gateway, &key, &got);
 }
+
+#[test]
+fn nodemailer_sends_what_dkimpy_verifies_behind_postfix() {
+    if !process::present(&["node", "dkimverify"]) || !postfix::present() {
+        return;
+    }
+    let (postfix, key) = (Postfix::start(Onward::Mailboxes), DkimKey::new());
+    let (gateway, implicit) = start(&postfix, &key);
+    let script = r#"
+const nodemailer = require("nodemailer");
+const [port, implicit, ca, servername, pass] = process.argv.slice(1);
+const options = {
+  host: "127.0.0.1", auth: {user: "anna@gate.example", pass}, requireTLS: true,
+  tls: {ca: require("fs").readFileSync(ca), servername},
+};
+const mail = {
+  from: {name: "Anna Grün", address: "anna@gate.example"}, subject: "Grüße", text: "Schöne Grüße\n.\n",
+  attachments: [{filename: "noise", content: Buffer.alloc(100000, 7)}],
+};
+async function main() {
+  const later = nodemailer.createTransport({...options, port: implicit, secure: true, pool: true});
+  const now = nodemailer.createTransport({...options, port});
+  console.log((await now.sendMail({...mail, to: "third@other.example"})).response);
+  console.log((await later.sendMail({...mail, bcc: "fourth@other.example"})).response);
+  later.close();
+  const wrong = nodemailer.createTransport({...options, port, auth: {...options.auth, pass: "wrong"}});
+  await wrong.verify().then(() => { throw "a wrong password was taken" },
+    e => { if (e.code != "EAUTH" || e.responseCode != 535) throw e });
+  await now.sendMail({...mail, from: "boss@gate.example", to: "third@other.example"}).then(
+    () => { throw "another's address was taken" }, e => { if (e.responseCode != 553) throw e });
+}
+main().catch(e => { console.error(e); process.exit(1) });
+"#;
+    let said = process::run(
+        Command::new("node")
+            .env("NODE_PATH", "/usr/share/nodejs")
+            .args(["-e", script, "--"])
+            .args([submission::port(&gateway), implicit].map(|port| port.to_string()))
+            .arg(&gateway.site.certificate.chain)
+            .args([HOSTNAME, PASSWORD]),
+    );
+    assert_eq!(said.matches("250 2.0.0").count(), 2, "{said}");
+    for user in ["third", "fourth"] {
+        let got = postfix.mailbox(user).first();
+        assert_eq!(field(&got, "Bcc"), Vec::<String>::new());
+        assert_signed(&gateway, &key, &got);
+    }
+}

@@ -8,6 +8,10 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -29,6 +33,9 @@ pub fn present() -> bool {
 /// Those whom it knows, each with the password `secret`. `tiny` may have 2 KiB, `full` next to nothing, and
 /// `full` may not log in; the others have no limit.
 const USERS: &[&str] = &["user", "second", "tiny", "full", "postmaster"];
+
+/// With what tokens are signed that let its users in.
+const TOKEN_KEY: &[u8] = b"a key of the site that gives out tokens";
 
 /// A running Dovecot that serves gate.example.
 pub struct Dovecot {
@@ -53,6 +60,7 @@ impl Dovecot {
         process::give_to_mail(&dovecot.path("mail"));
         fs::write(dovecot.path("users"), dovecot.users()).expect("written");
         fs::write(dovecot.path("disabled"), "full@gate.example\n").expect("written");
+        dovecot.write_token_key();
         fs::write(dovecot.path("dovecot.conf"), dovecot.config()).expect("written");
         dovecot.restart();
         dovecot
@@ -124,6 +132,33 @@ impl Dovecot {
         fs::read_to_string(self.path("dovecot.log")).unwrap_or_default()
     }
 
+    /// A token that lets `user` in until `expires`, in seconds since 1970 (RFC 7519, by HMAC-SHA-256).
+    pub fn token(user: &str, expires: u64) -> String {
+        let parts = [
+            r#"{"alg":"HS256","typ":"JWT"}"#.to_owned(),
+            format!(r#"{{"sub":"{user}","iat":1700000000,"exp":{expires}}}"#),
+        ];
+        let signed = parts
+            .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part))
+            .join(".");
+        let key = hmac::Key::new(hmac::HMAC_SHA256, TOKEN_KEY);
+        let signature = hmac::sign(&key, signed.as_bytes());
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// Writes what it needs to judge tokens by itself.
+    fn write_token_key(&self) {
+        let folder = self.path("tokens/default/HS256");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("default"), BASE64_STANDARD.encode(TOKEN_KEY)).expect("written");
+        let config = format!(
+            "introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={}/\n\
+             username_attribute = sub\n",
+            self.path("tokens").display()
+        );
+        fs::write(self.path("oauth2.conf"), config).expect("written");
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -159,12 +194,17 @@ mail_location = maildir:%h
 mail_plugins = quota
 lmtp_save_to_detail_mailbox = no
 postmaster_address = postmaster@gate.example
-auth_mechanisms = plain login scram-sha-256
+auth_mechanisms = plain login scram-sha-256 xoauth2 oauthbearer
 auth_failure_delay = 0
 passdb {{
   driver = passwd-file
   deny = yes
   args = {folder}/disabled
+}}
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {folder}/oauth2.conf
 }}
 passdb {{
   driver = passwd-file
