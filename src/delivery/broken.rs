@@ -29,6 +29,8 @@ pub(super) enum Broken {
     },
     #[error("the server talks before its turn")]
     Chatter,
+    #[error("the server takes us for the client of an earlier message")]
+    TakenForAnother,
 }
 
 impl Broken {
@@ -36,7 +38,10 @@ impl Broken {
     pub(super) fn response(self) -> Response {
         let detail = match self {
             Broken::Refused { response, .. } => return response,
-            Broken::Unexpected(_) | Broken::Malformed { .. } | Broken::Chatter => (4, 5, 0),
+            Broken::Unexpected(_)
+            | Broken::Malformed { .. }
+            | Broken::Chatter
+            | Broken::TakenForAnother => (4, 5, 0),
             Broken::Silence { .. }
             | Broken::Stuck { .. }
             | Broken::Closed { .. }

@@ -292,7 +292,8 @@ impl From<Broken> for NoTls {
             | Broken::Malformed { .. }
             | Broken::Unexpected(_)
             | Broken::Refused { .. }
-            | Broken::Chatter => NoTls::Broken(broken.response()),
+            | Broken::Chatter
+            | Broken::TakenForAnother => NoTls::Broken(broken.response()),
         }
     }
 }

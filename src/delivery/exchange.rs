@@ -62,6 +62,8 @@ pub(super) struct Exchange<S> {
     buffer: BytesMut,
     /// How many transactions there were.
     pub(super) transactions: u32,
+    /// The server takes us for the client of an earlier message, since an XCLIENT.
+    pub(super) taken_for_another: bool,
 }
 
 /// What came of a transaction.
@@ -120,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             deadlines,
             buffer: BytesMut::new(),
             transactions: 0,
+            taken_for_another: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             deadlines: self.deadlines,
             buffer: self.buffer,
             transactions: self.transactions,
+            taken_for_another: self.taken_for_another,
         }
     }
 

@@ -64,6 +64,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
 
     /// Tells whose message comes next, where the route says so and the server offers to hear it. A
     /// refusal changes nothing: the message goes all the same.
+    ///
+    /// # Errors
+    /// Also where the server would go on taking us for an earlier client: the message needs another
+    /// connection.
     pub(super) async fn introduce(
         &mut self,
         route: &Route,
@@ -71,11 +75,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         origin: &Origin<'_>,
     ) -> Result<(), Broken> {
         if route.xclient {
+            let mut taken_for_an_earlier = self.taken_for_another;
             for line in origin.xclient(self.offered.xclient) {
                 // What comes is a greeting, and the server knows nothing of before.
                 if self.ask("XCLIENT", &line).await?.class() == Class::Done {
+                    (self.taken_for_another, taken_for_an_earlier) = (true, false);
                     self.hello(hello).await?;
                 }
+            }
+            if taken_for_an_earlier {
+                return Err(Broken::TakenForAnother);
             }
         }
         if route.xforward {

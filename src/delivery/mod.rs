@@ -190,6 +190,11 @@ impl Delivery {
                 Err(outcome) => return Answer::Unsure(outcome.reply),
             };
             wanted = Age::New;
+            if connection.taken_for_another {
+                // What it says to that client is no answer to us.
+                connection.quit().await;
+                continue;
+            }
             match connection.callout(recipient).await {
                 Ok(None) => {
                     self.keep(target, connection).await;

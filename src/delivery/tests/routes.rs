@@ -14,6 +14,7 @@ use super::TAKEN;
 use super::attempt;
 use super::delivery;
 use super::envelope;
+use crate::delivery::Answer;
 use crate::delivery::Config;
 use crate::delivery::Delivery;
 use crate::delivery::Fate;
@@ -23,10 +24,12 @@ use crate::delivery::next_hop::NextHop;
 use crate::delivery::outcome::Handover;
 use crate::delivery::route::Route;
 use crate::delivery::route::Tls;
+use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::mail::address::Host;
 use crate::mail::content::Content;
 use crate::mail::envelope::Envelope;
+use crate::mail::envelope::Recipient;
 
 const OFFERS_TLS: &str = "S 250-x|250-PIPELINING|250 STARTTLS";
 
@@ -366,6 +369,58 @@ async fn a_next_hop_that_takes_us_for_the_client_is_greeted_anew() {
     assert_eq!(outcome.reply.code, 550);
     let peer = outcome.peer.unwrap().to_string();
     assert_eq!(peer, format!("127.0.0.1[127.0.0.1]:{}", server.port));
+}
+
+#[tokio::test]
+async fn nothing_of_ours_goes_as_the_client_of_an_earlier_message() {
+    const AS_CLIENT: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        "S 250-x|250 XCLIENT ADDR",
+        "C XCLIENT ADDR=192.0.2.7\r\n",
+        "S 220 hi again",
+        "C EHLO",
+        "S 250-x|250 XCLIENT ADDR",
+        "C MAIL",
+        "S 550 no",
+    ];
+    const REFUSED: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        "S 250-x|250 XCLIENT ADDR",
+        "C XCLIENT ADDR=192.0.2.7\r\n",
+        "S 501 5.5.4 not this one",
+        "C MAIL",
+        "S 551 no",
+    ];
+    const OURS: Connection = &["S 220 hi", "C EHLO", "S 250 x", "C MAIL", "S 552 no"];
+    const ASKED: Connection = &[
+        "S 220 hi", "C EHLO", "S 250 x", "C MAIL", "S 250 ok", "C RCPT", "S 250 ok", "C RSET",
+        "S 250 ok",
+    ];
+    let again = &[AS_CLIENT, &["C XCLIENT", "S 501 5.5.4 no"]]
+        .concat()
+        .leak()[..];
+    let scripts: &'static [Connection] = Box::leak(Box::new([
+        again, REFUSED, AS_CLIENT, OURS, AS_CLIENT, ASKED,
+    ]));
+    let server = Server::start(&[], scripts).await;
+    let target = by(&server, |route| route.xclient = true);
+    let delivery = delivery(&Config::default());
+    // A refusal is one for the client before.
+    assert_eq!(from_a_client(&delivery, &target).await.reply.code, 550);
+    assert_eq!(from_a_client(&delivery, &target).await.reply.code, 551);
+    // A message of our own.
+    delivery.close().await;
+    assert_eq!(from_a_client(&delivery, &target).await.reply.code, 550);
+    assert_eq!(one(&delivery, &target).await, "failed 552 no");
+    // A question of our own.
+    delivery.close().await;
+    assert_eq!(from_a_client(&delivery, &target).await.reply.code, 550);
+    let recipient = Recipient::new(Address::parse("a@y.example").unwrap());
+    let answer = delivery.probe(&target, &recipient).await;
+    assert_eq!(answer, Answer::Exists);
+    server.messages().await;
 }
 
 #[tokio::test]
