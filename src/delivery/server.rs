@@ -110,7 +110,12 @@ impl Delivery {
             let reason = done.broken.map_or_else(nothing_said, Broken::response);
             let outcome = |answer: Option<Response>| {
                 let reply = answer.unwrap_or_else(|| reason.clone());
-                Outcome::of(reply, done.handover).from(connection.peer())
+                let outcome = if wants_tls(&reply) && connection.offered.starttls {
+                    Outcome::unreachable(reply)
+                } else {
+                    Outcome::of(reply, done.handover)
+                };
+                outcome.from(connection.peer())
             };
             let outcomes = done.answers.into_iter().map(outcome).collect();
             if connection.settle(done.connection).await {
@@ -166,6 +171,12 @@ impl Delivery {
 /// RFC 5321 §4.5.3.1.10
 fn is_one_too_many(reply: &Response) -> bool {
     reply.code == 452 && matches!(reply.enhanced, None | Some((4, 5, 3)))
+}
+
+/// RFC 3207 §4: a server that takes nothing in the clear says so of each command. It offers TLS, which did
+/// not come off this time, so there is a next time.
+fn wants_tls(reply: &Response) -> bool {
+    reply.code == 530
 }
 
 fn nothing_said() -> Response {

@@ -151,6 +151,37 @@ async fn a_server_with_which_tls_did_not_come_off_is_not_asked_for_it_again() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_in_the_clear_is_tried_again_where_tls_did_not_come_off() {
+    const BROKEN: Connection = &["S 220 hi", "C EHLO", OFFERS_TLS, "C STARTTLS", "S 220 go"];
+    const PLAIN: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        OFFERS_TLS,
+        "C MAIL",
+        "C RCPT",
+        "C DATA",
+        "S 530 5.7.0 Must issue a STARTTLS command first|530 x|530 x",
+    ];
+    const NO_TLS_TO_BE_HAD: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        "S 250 x",
+        "C MAIL",
+        "S 530 5.7.1 log in first",
+    ];
+    let server = Server::start(&[], &[BROKEN, PLAIN, NO_TLS_TO_BE_HAD]).await;
+    let (delivery, target) = (delivery(&once()), server.target("smtp"));
+    assert_eq!(
+        one(&delivery, &target).await,
+        "deferred Destination 530 5.7.0 Must issue a STARTTLS command first"
+    );
+    assert_eq!(
+        one(&delivery, &target).await,
+        "failed 530 5.7.1 log in first"
+    );
+}
+
+#[tokio::test]
 async fn a_route_without_tls_does_not_take_the_offer() {
     const PLAIN: Connection = &[
         "S 220 hi",
