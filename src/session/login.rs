@@ -195,19 +195,31 @@ impl Session<'_> {
     async fn conclude(&mut self, logins: &Logins, attempt: &Attempt, verdict: Verdict) -> Login {
         let (session, peer) = (self.connection.id, self.connection.peer.ip());
         let mechanism = attempt.mechanism;
+        let claimed = attempt.user.clone();
+        // Dovecot may know the user by another name than the client gave.
+        let user = match &verdict {
+            Verdict::Granted(user) => Some(user.clone()),
+            Verdict::Refused { user, .. } => user.clone().or_else(|| claimed.clone()),
+            Verdict::Unsure { .. } => claimed.clone(),
+        };
+        // Who tries many passwords at once learns of no more of them than one after the other.
+        if let Some(refusal) = self.banned(logins, user.as_deref()) {
+            return Login::Refused(refusal);
+        }
         match verdict {
             Verdict::Granted(user) => {
-                logins.bans.succeeded(peer, &user, Instant::now());
+                for name in [Some(&user), claimed.as_ref()].into_iter().flatten() {
+                    logins.bans.succeeded(peer, name, Instant::now());
+                }
                 events::logged_in(session, peer, &user, &mechanism);
                 Login::Granted(user)
             }
             Verdict::Unsure { reason } => {
-                let user = attempt.user.as_deref().unwrap_or_default();
-                events::login_unsure(session, peer, user, &reason);
+                let user = user.unwrap_or_default();
+                events::login_unsure(session, peer, &user, &reason);
                 Login::Refused(Refusal::login_unsure())
             }
-            Verdict::Refused { user, reason } => {
-                let user = attempt.user.clone().or(user);
+            Verdict::Refused { reason, .. } => {
                 let shown = user.as_deref().unwrap_or_default();
                 events::login_failed(session, peer, shown, &mechanism, &reason);
                 let config = &logins.config;

@@ -193,6 +193,27 @@ fn who_fails_too_often_is_banned_and_others_are_not() {
 }
 
 #[test]
+fn who_tries_many_passwords_at_once_learns_of_no_more_of_them() {
+    let keys = "[submission.logins]\ndelay = \"0s\"\nper_address = 3\nwindow = \"1day\"";
+    let site = site(keys);
+    // One that takes its time: all are asked about before the first is answered.
+    let slow = "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$nN1M02DFtCLFH+t1fqFAqg$0iz5MEaMsd8ainG9HOQeP9lCDxoXeV35SZY8193E6Jo";
+    fs::write(site.path("users"), format!("ann@gate.example {slow}\n")).expect("written");
+    let gateway = site.start();
+    let connect = |_| submission::client_from(&gateway, "192.0.2.1");
+    let mut clients: Vec<_> = (0..6).map(connect).collect();
+    let passwords = ["a", "b", "c", "d", "e", PASSWORD];
+    for (client, password) in clients.iter_mut().zip(passwords) {
+        let line = format!("{}\r\n", plain("ann@gate.example", password));
+        client.send(line.as_bytes());
+    }
+    let said: Vec<_> = clients.iter_mut().map(Client::reply).collect();
+    let count = |code: &str| said.iter().filter(|reply| reply.starts_with(code)).count();
+    assert!(count("535") <= 3 && count("421") >= 2, "{said:?}");
+    assert_eq!(count("535") + count("235") + count("421"), 6, "{said:?}");
+}
+
+#[test]
 fn a_failed_login_is_answered_late() {
     let gateway = site("[submission.logins]\ndelay = \"1s\"").start();
     let mut client = submission::client(&gateway);
