@@ -66,17 +66,20 @@ pub(super) fn order(
     Ok(exchangers)
 }
 
-/// The addresses of one host as they are tried: the families in turn, IPv6 first (RFC 8305 §4).
-pub(super) fn interleave(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+/// The addresses of one host as they are tried: the families in turn, IPv6 first (RFC 8305 §4). A host may
+/// have thousands; the first `most` are kept.
+pub(super) fn interleave(addresses: Vec<IpAddr>, most: usize) -> Vec<IpAddr> {
     let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv6);
     let mut mixed = Vec::with_capacity(v6.len() + v4.len());
     let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
     loop {
         match (v6.next(), v4.next()) {
-            (None, None) => return mixed,
+            (None, None) => break,
             (one, other) => mixed.extend(one.into_iter().chain(other)),
         }
     }
+    mixed.truncate(most);
+    mixed
 }
 
 #[cfg(test)]
@@ -168,6 +171,7 @@ mod tests {
         };
         let given = addresses(&["192.0.2.1", "192.0.2.2", "2001:db8::1", "192.0.2.3"]);
         let want = addresses(&["2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]);
-        assert_eq!(interleave(given), want);
+        assert_eq!(interleave(given.clone(), 9), want);
+        assert_eq!(interleave(given, 2), want[..2]);
     }
 }

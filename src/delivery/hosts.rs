@@ -62,8 +62,9 @@ impl Hosts {
         let peers: Vec<Arc<Peer>> = found
             .into_iter()
             .flat_map(|(name, addresses)| {
-                let addresses = exchangers::interleave(addresses).into_iter();
-                let usable = addresses.filter(|address| may_use(route, *address));
+                let usable = addresses.into_iter();
+                let usable = usable.filter(|address| may_use(route, *address));
+                let usable = exchangers::interleave(usable.collect(), self.limit).into_iter();
                 usable.map(move |address| {
                     Arc::new(Peer {
                         name: name.clone(),
@@ -118,7 +119,10 @@ impl Hosts {
         let questions = exchangers
             .iter()
             .map(|exchanger| self.dns.addresses(&exchanger.host));
-        let answers = join_all(questions).await;
+        let answers = join_all(questions).await.into_iter();
+        // Each is looked at below. No more are tried, whichever family the route may use.
+        let most = self.limit.saturating_mul(2);
+        let answers = answers.map(|answer| answer.map(|all| exchangers::interleave(all, most)));
         let mut answered: Vec<_> = exchangers.into_iter().zip(answers).collect();
         let is_us = |(_, answer): &&(Exchanger, Result<Vec<IpAddr>, dns::Error>)| {
             let addresses = answer.iter().flatten();
