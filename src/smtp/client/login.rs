@@ -5,7 +5,7 @@
 //! another reply comes; a 235 counts only where [`Login::is_complete`]. Only to be spoken under TLS.
 //!
 //! # Limits
-//! A password that is not ASCII is sent as it is, without SASLprep. No channel binding.
+//! No channel binding. With PLAIN and LOGIN a password that is not ASCII is sent as it is.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,6 +17,7 @@ use crate::smtp::sasl::scram::Derived;
 use crate::smtp::sasl::scram::exclusive_or;
 use crate::smtp::sasl::scram::hash;
 use crate::smtp::sasl::scram::hmac;
+use crate::smtp::sasl::scram::prepared;
 
 /// More rounds than any server asks for, and few enough to hold nobody up.
 const MOST_ROUNDS: u32 = 200_000;
@@ -92,7 +93,7 @@ impl<'a> Login<'a> {
         nonce: &str,
     ) -> Option<Login<'a>> {
         let stage = if offered.scram_sha_256 {
-            let user = user.replace('=', "=3D").replace(',', "=2C"); // RFC 5802 §5.1
+            let user = prepared(user).replace('=', "=3D").replace(',', "=2C"); // RFC 5802 §5.1
             Stage::First(format!("n={user},r={nonce}"))
         } else if offered.plain {
             Stage::Plain
@@ -267,6 +268,18 @@ mod tests {
         assert!(!login.is_complete());
         assert_eq!(login.answer(&STANDARD.encode(FINAL)).unwrap(), "\r\n");
         assert!(login.is_complete());
+    }
+
+    #[test]
+    fn scram_proves_the_same_however_the_letters_of_a_password_are_put_together() {
+        let proof = |user, password| {
+            let mut login = Login::new(offered("SCRAM-SHA-256"), user, password, NONCE).unwrap();
+            let first = plain(&login.begin());
+            (first, login.answer(&STANDARD.encode(FIRST)))
+        };
+        let composed = proof("Gr\u{fc}n", "Gr\u{fc}\u{df}e");
+        assert_eq!(composed, proof("Gru\u{308}n", "Gru\u{308}\u{df}e"));
+        assert_ne!(composed, proof("Gr\u{fc}n", "Grusse"));
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Keys {
     /// The keys of a password. Takes as long as `iterations` say; 0 is taken for 1.
     pub fn of(password: &[u8], salt: Vec<u8>, iterations: u32) -> Keys {
         let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-        let derived = Derived::of(&prepared(password), &salt, iterations);
+        let derived = Derived::of(password, &salt, iterations);
         Keys {
             salt,
             iterations,
@@ -77,6 +77,9 @@ pub(in crate::smtp) struct Derived {
 impl Derived {
     /// Takes as long as `iterations` say.
     pub(in crate::smtp) fn of(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> Derived {
+        // RFC 5802 §2.2: a password beyond ASCII is written in several ways, and has one set of keys.
+        let text = std::str::from_utf8(password).map(prepared);
+        let password = text.as_ref().map_or(password, |text| text.as_bytes());
         let mut salted = [0; 32];
         pbkdf2::derive(
             pbkdf2::PBKDF2_HMAC_SHA256,
@@ -332,14 +335,9 @@ fn name(text: &str) -> Option<String> {
     is_right.then_some(name)
 }
 
-/// RFC 5802 §2.2: a password beyond ASCII is written in several ways, and has one set of keys (RFC 4013).
-/// What SASLprep does not allow stays as it is, as most clients send it.
-fn prepared(password: &[u8]) -> Cow<'_, [u8]> {
-    let text = std::str::from_utf8(password).ok();
-    match text.and_then(|text| stringprep::saslprep(text).ok()) {
-        Some(Cow::Owned(prepared)) => Cow::Owned(prepared.into_bytes()),
-        Some(Cow::Borrowed(_)) | None => Cow::Borrowed(password),
-    }
+/// A name or password as RFC 4013 (SASLprep) has it. What that does not allow stays as it is, as most send it.
+pub(in crate::smtp) fn prepared(text: &str) -> Cow<'_, str> {
+    stringprep::saslprep(text).unwrap_or(Cow::Borrowed(text))
 }
 
 /// A key hidden by a signature, and the key again: RFC 5802 §3 makes and reads the proof by it.
