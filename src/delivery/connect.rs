@@ -1,4 +1,4 @@
-//! Makes connections: sockets, the hello, and as much TLS as the route asks for (RFC 3207).
+//! Makes connections: sockets, the hello, and as much TLS as the route asks for (RFC 3207, RFC 8314).
 //!
 //! The addresses of a target are tried in their order until one of them says hello. Opportunistic TLS
 //! (RFC 7435) takes any certificate; where it does not come off, the message goes in plain text, as
@@ -162,6 +162,11 @@ impl Connector {
             let connected = self.greet(stream, peer, Protocol::Lmtp, route).await?;
             return Ok(connected.boxed());
         }
+        if route.implicit_tls {
+            let stream = self.shake_hands(stream, peer, route).await;
+            let stream = stream.map_err(NoTls::into_reason)?;
+            return self.greet(stream, peer, Protocol::Smtp, route).await;
+        }
         let plain = self.greet(stream, peer, Protocol::Smtp, route).await?;
         let tls = route.tls();
         match (tls, plain.offered.starttls) {
@@ -176,7 +181,7 @@ impl Connector {
         let reason = match (self.secure(plain, peer, route).await, tls) {
             (Ok(connected), _) => return Ok(connected),
             (Err(NoTls::NotMade(reason)), Tls::May) => reason,
-            (Err(NoTls::NotMade(reason) | NoTls::Broken(reason)), _) => return Err(reason),
+            (Err(reason), _) => return Err(reason.into_reason()),
         };
         events::no_tls_with_host(peer, &reason);
         if let Some(address) = peer.address {
@@ -220,11 +225,24 @@ impl Connector {
         peer: &Arc<Peer>,
         route: &Route,
     ) -> Result<Connected, NoTls> {
+        let stream = plain.start_tls().await.map_err(NoTls::from)?;
+        let stream = self.shake_hands(stream, peer, route).await?;
+        let mut secure = Exchange::resume(stream, peer, Protocol::Smtp, self.deadlines);
+        // RFC 3207 §4.2: what was offered in plain text counts no more.
+        secure.hello(self.hello(route)).await.map_err(NoTls::from)?;
+        Ok(secure)
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        peer: &Peer,
+        route: &Route,
+    ) -> Result<Box<dyn Stream>, NoTls> {
         let connector = match route.tls() {
             Tls::Verify => self.trusted()?,
             Tls::None | Tls::May | Tls::Encrypt => &self.any_certificate,
         };
-        let stream = plain.start_tls().await.map_err(NoTls::from)?;
         let client = SmtpClient {
             stream,
             timeout: self.deadlines.hello,
@@ -236,11 +254,7 @@ impl Connector {
                 let text = format!("TLS with {peer} failed: {error}");
                 NoTls::NotMade(Response::ours(451, (4, 7, 5), &text))
             })?;
-        let stream: Box<dyn Stream> = Box::new(client.stream);
-        let mut secure = Exchange::resume(stream, peer, Protocol::Smtp, self.deadlines);
-        // RFC 3207 §4.2: what was offered in plain text counts no more.
-        secure.hello(self.hello(route)).await.map_err(NoTls::from)?;
-        Ok(secure)
+        Ok(Box::new(client.stream))
     }
 
     fn trusted(&self) -> Result<&TlsConnector, NoTls> {
@@ -276,6 +290,14 @@ impl Connector {
         // Commands are small and each waits for its reply; failing costs only time.
         let _ = stream.set_nodelay(true);
         Ok(stream)
+    }
+}
+
+impl NoTls {
+    fn into_reason(self) -> Response {
+        match self {
+            NoTls::NotMade(reason) | NoTls::Broken(reason) => reason,
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Route {
     pub sender_domains: Vec<Domain>,
     /// What is asked of TLS. Default: see [`Route::tls`].
     pub tls: Option<Tls>,
+    /// Whether TLS begins with the first octet, as at port 465 (RFC 8314 §3.3), and not by STARTTLS.
+    pub implicit_tls: bool,
     /// As whom we log in at the next hop (RFC 4954).
     pub login: Option<String>,
     /// The file that holds the password of `login` in its first line. Read for each connection.
@@ -90,6 +92,7 @@ impl Route {
             recipient_domains: Vec::new(),
             sender_domains: Vec::new(),
             tls: None,
+            implicit_tls: false,
             login: None,
             password_file: None,
             source: Vec::new(),
@@ -102,14 +105,18 @@ impl Route {
         }
     }
 
-    /// What is asked of TLS: what is written, or `verify` where a password is sent, `may` elsewhere.
-    /// Only SMTP has TLS.
+    /// What is asked of TLS: what is written, or `verify` where a password is sent or TLS comes first,
+    /// `may` elsewhere. Only SMTP has TLS.
     pub fn tls(&self) -> Tls {
-        match (&self.to, self.tls, &self.login) {
-            (NextHop::Lmtp(_) | NextHop::LmtpUnix(_) | NextHop::Maildir(_), _, _) => Tls::None,
-            (NextHop::Smtp(_) | NextHop::Mx(_), Some(tls), _) => tls,
-            (NextHop::Smtp(_) | NextHop::Mx(_), None, Some(_)) => Tls::Verify,
-            (NextHop::Smtp(_) | NextHop::Mx(_), None, None) => Tls::May,
+        match (&self.to, self.tls) {
+            (NextHop::Lmtp(_) | NextHop::LmtpUnix(_) | NextHop::Maildir(_), _) => Tls::None,
+            (NextHop::Smtp(_) | NextHop::Mx(_), Some(tls)) => tls,
+            (NextHop::Smtp(_) | NextHop::Mx(_), None) => {
+                match self.login.is_some() || self.implicit_tls {
+                    true => Tls::Verify,
+                    false => Tls::May,
+                }
+            }
         }
     }
 
@@ -134,6 +141,17 @@ impl Route {
                 "anybody on the way could read the password; give \"verify\" or \"encrypt\"",
             ),
             (Some(_), Some(_)) | (None, None) => {}
+        }
+        match (self.implicit_tls, &self.to) {
+            (true, NextHop::Mx(_)) => fault(
+                "implicit_tls",
+                "mail exchangers speak in the clear first; give to = \"smtp:HOST:465\"",
+            ),
+            (true, NextHop::Smtp(_)) if matches!(self.tls, Some(Tls::None | Tls::May)) => fault(
+                "tls",
+                "there is nothing without TLS; give \"verify\" or \"encrypt\"",
+            ),
+            (_, _) => {}
         }
         let mut families = HashSet::new();
         if !self
@@ -165,6 +183,7 @@ impl Route {
         let local = matches!(self.to, NextHop::LmtpUnix(_));
         [
             ("tls", tls),
+            ("implicit_tls", self.implicit_tls),
             ("login", self.login.is_some()),
             ("source", !self.source.is_empty() && (to_files || local)),
             ("hello", self.hello.is_some() && to_files),
@@ -257,6 +276,13 @@ mod tests {
             (&format!("to = 'smtp:h'\n{password}\ntls = 'may'"), &["tls"]),
             (&format!("to = 'smtp:h'\n{password}\ntls = 'encrypt'"), &[]),
             (&format!("to = 'lmtp:h:24'\n{password}"), &["login"]),
+            ("to = 'smtp:h:465'\nimplicit_tls = true", &[]),
+            ("implicit_tls = true", &["implicit_tls"]),
+            ("to = 'lmtp:h:24'\nimplicit_tls = true", &["implicit_tls"]),
+            (
+                "to = 'smtp:h:465'\nimplicit_tls = true\ntls = 'may'",
+                &["tls"],
+            ),
             ("source = ['192.0.2.1', '2001:db8::1']", &[]),
             ("source = ['192.0.2.1', '192.0.2.2']", &["source"]),
             ("to = 'lmtp:unix:/l'\nsource = ['192.0.2.1']", &["source"]),
@@ -277,6 +303,7 @@ mod tests {
         for (text, want) in [
             ("", Tls::May),
             ("login = 'a'", Tls::Verify),
+            ("to = 'smtp:h:465'\nimplicit_tls = true", Tls::Verify),
             ("login = 'a'\ntls = 'encrypt'", Tls::Encrypt),
             ("tls = 'none'", Tls::None),
         ] {

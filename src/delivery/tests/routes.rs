@@ -129,6 +129,45 @@ async fn any_certificate_encrypts_and_only_a_trusted_one_is_verified() {
 }
 
 #[tokio::test]
+async fn where_tls_comes_first_nothing_is_said_before_it() {
+    const ENCRYPTED: Connection = &[
+        "tls",
+        "S 220 hi",
+        "C EHLO",
+        "S 250-x|250 AUTH PLAIN",
+        "C AUTH PLAIN AHVzZXIAcGVuY2ls\r\n",
+        "S 235 2.7.0 in",
+        "C MAIL",
+        "S 550 no",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "pencil\n").unwrap();
+    let server = Server::start(&[], &[ENCRYPTED]).await;
+    let target = by(&server, |route| {
+        route.implicit_tls = true;
+        route.tls = Some(Tls::Encrypt);
+        route.login = Some("user".to_owned());
+        route.password_file = Some(password);
+    });
+    assert_eq!(one(&delivery(&once()), &target).await, "failed 550 no");
+
+    for (tls, script) in [
+        (Tls::Encrypt, &["S 220 hi"] as Connection),
+        (Tls::Verify, &["no tls"]),
+    ] {
+        let scripts: &'static [Connection] = Box::leak(Box::new([script]));
+        let server = Server::start(&[], scripts).await;
+        let target = by(&server, |route| {
+            route.implicit_tls = true;
+            route.tls = Some(tls);
+        });
+        let outcome = one(&delivery(&once()), &target).await;
+        assert!(outcome.starts_with("deferred Destination "), "{outcome}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_with_which_tls_did_not_come_off_is_not_asked_for_it_again() {
     const BROKEN: Connection = &["S 220 hi", "C EHLO", OFFERS_TLS, "C STARTTLS", "S 220 go"];
     const PLAIN: Connection = &[
