@@ -229,7 +229,8 @@ impl Connector {
         let stream = self.shake_hands(stream, peer, route).await?;
         let mut secure = Exchange::resume(stream, peer, Protocol::Smtp, self.deadlines);
         // RFC 3207 §4.2: what was offered in plain text counts no more.
-        secure.hello(self.hello(route)).await.map_err(NoTls::from)?;
+        let hello = secure.hello(self.hello(route).as_str()).await;
+        hello.map_err(NoTls::from)?;
         Ok(secure)
     }
 

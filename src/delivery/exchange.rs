@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         if greeting.class() != Class::Done {
             return Err(Broken::refused("the connection", greeting));
         }
-        exchange.hello(hostname).await?;
+        exchange.hello(hostname.as_str()).await?;
         Ok(exchange)
     }
 
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     }
 
     /// Says EHLO or LHLO, and HELO to an SMTP server that knows no better (RFC 5321 §3.2).
-    pub(super) async fn hello(&mut self, hostname: &Domain) -> Result<(), Broken> {
+    pub(super) async fn hello(&mut self, hostname: &str) -> Result<(), Broken> {
         let word = self.protocol.hello();
         let response = self.ask(word, &format!("{word} {hostname}\r\n")).await?;
         match (response.class(), self.protocol) {

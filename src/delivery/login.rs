@@ -76,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     ) -> Result<(), Broken> {
         if route.xclient {
             let mut taken_for_an_earlier = self.taken_for_another;
+            let hello = origin.ehlo().unwrap_or(hello.as_str());
             for line in origin.xclient(self.offered.xclient) {
                 // What comes is a greeting, and the server knows nothing of before.
                 if self.ask("XCLIENT", &line).await?.class() == Class::Done {

@@ -137,6 +137,7 @@ impl Delivery {
         }
         let origin = Origin {
             client: mail.envelope.client,
+            hello: mail.envelope.hello.as_deref(),
             login: mail.envelope.login.as_deref(),
             id: &mail.id.to_string(),
         };

@@ -31,6 +31,9 @@ pub struct Envelope {
     /// Who gave it to us. None for mail that we wrote ourselves.
     #[serde(default)]
     pub client: Option<IpAddr>,
+    /// How that client named itself in EHLO, as written: printable ASCII, at most 255 octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hello: Option<String>,
     /// As whom that client had logged in (RFC 4954).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
@@ -50,6 +53,7 @@ impl Envelope {
             ret: None,
             envid: None,
             client: None,
+            hello: None,
             login: None,
             forged: false,
         }

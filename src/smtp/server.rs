@@ -458,6 +458,7 @@ impl Server {
             ret: mail.ret,
             envid: mail.envid,
             client: None,
+            hello: self.hello.as_ref().map(|(_, hello)| hello.text.clone()),
             login: self.login.clone(),
             forged: false,
         }))

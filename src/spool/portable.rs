@@ -83,6 +83,8 @@ struct Document {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    hello: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     login: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     forged: bool,
@@ -181,6 +183,7 @@ impl Portable {
             }),
             envid: envelope.envid.clone(),
             client: envelope.client,
+            hello: envelope.hello.clone(),
             login: envelope.login.clone(),
             forged: envelope.forged,
         };
@@ -227,6 +230,7 @@ impl Portable {
             }),
             envid: document.envid,
             client: document.client,
+            hello: document.hello,
             login: document.login,
             forged: document.forged,
         };

@@ -329,6 +329,7 @@ mod tests {
                     ret: None,
                     envid: None,
                     client: None,
+                    hello: None,
                     login: None,
                     forged: false,
                 };

@@ -388,6 +388,7 @@ async fn from_a_client(delivery: &Delivery, target: &Target) -> Outcome {
     let client: IpAddr = "192.0.2.7".parse().unwrap();
     let envelope = Envelope {
         client: Some(client),
+        hello: Some("pc.example".to_owned()),
         ..envelope(&["a@y.example"])
     };
     let content = Content::from(Bytes::from_static(b"A: b\r\n\r\n"));
@@ -428,7 +429,7 @@ async fn a_next_hop_that_takes_us_for_the_client_is_greeted_anew() {
         "S 250-x|250-PIPELINING|250 XCLIENT NAME ADDR",
         "C XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.7\r\n",
         "S 220 hi again",
-        "C EHLO",
+        "C EHLO pc.example\r\n",
         "S 250-x|250 XCLIENT NAME ADDR",
         "C MAIL",
         "S 550 no",

@@ -5,9 +5,11 @@
 //! what is told in their line of EHLO; nothing else is told.
 //!
 //! # Limits
-//! The client's own name is not told, as the envelope does not carry it.
+//! The name that the DNS has for the client is not told, as the envelope does not carry it.
 
 use std::net::IpAddr;
+
+use crate::mail::address::Host;
 
 /// What one of the two commands may tell, by the names that the server gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Attributes(u8);
 pub struct Origin<'a> {
     /// None where we wrote the message ourselves.
     pub client: Option<IpAddr>,
+    /// How it named itself in EHLO.
+    pub hello: Option<&'a str>,
     /// As whom it had logged in.
     pub login: Option<&'a str>,
     /// By which we know the message in our log.
@@ -29,7 +33,7 @@ const ROOM: usize = 512 - "XFORWARD\r\n".len();
 /// What stands for a value that is not known.
 const UNKNOWN: &str = "[UNAVAILABLE]";
 
-const NAMES: [&str; 5] = ["NAME", "ADDR", "IDENT", "SOURCE", "LOGIN"];
+const NAMES: [&str; 6] = ["NAME", "ADDR", "HELO", "IDENT", "SOURCE", "LOGIN"];
 
 impl Attributes {
     /// Reads the words behind XFORWARD or XCLIENT in a reply to EHLO.
@@ -68,6 +72,7 @@ impl Origin<'_> {
         let values = [
             ("NAME", UNKNOWN.to_owned()),
             ("ADDR", self.address()),
+            ("HELO", self.hello()),
             ("IDENT", xtext(self.id)),
             ("SOURCE", source.to_owned()),
         ];
@@ -84,9 +89,20 @@ impl Origin<'_> {
         let values = [
             ("NAME", UNKNOWN.to_owned()),
             ("ADDR", self.address()),
+            ("HELO", self.hello()),
             ("LOGIN", login),
         ];
         lines("XCLIENT", attributes, &values)
+    }
+
+    /// The name to give in EHLO after XCLIENT, which would take the place of the one told; None where it is
+    /// none that every server takes.
+    pub fn ehlo(&self) -> Option<&str> {
+        self.hello.filter(|name| Host::parse(name).is_ok())
+    }
+
+    fn hello(&self) -> String {
+        self.hello.map_or_else(|| UNKNOWN.to_owned(), xtext)
     }
 
     fn address(&self) -> String {
@@ -135,6 +151,7 @@ mod tests {
     fn origin(client: Option<&str>) -> Origin<'static> {
         Origin {
             client: client.map(|text| text.parse().unwrap()),
+            hello: Some("[192.0.2.1]"),
             login: Some("an na+1"),
             id: "1K0.1",
         }
@@ -146,7 +163,7 @@ mod tests {
             (
                 "NAME ADDR PROTO HELO SOURCE PORT IDENT",
                 Some("192.0.2.1"),
-                "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.1 IDENT=1K0.1 SOURCE=REMOTE\r\n",
+                "XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.1 HELO=[192.0.2.1] IDENT=1K0.1 SOURCE=REMOTE\r\n",
             ),
             (
                 "addr",
@@ -158,7 +175,7 @@ mod tests {
                 None,
                 "XFORWARD ADDR=[UNAVAILABLE] SOURCE=LOCAL\r\n",
             ),
-            ("HELO", None, ""),
+            ("PORT", None, ""),
         ] {
             let attributes = Attributes::read(words.split(' '));
             assert_eq!(
@@ -171,9 +188,24 @@ mod tests {
 
     #[test]
     fn we_are_taken_for_a_client_with_its_login_or_for_nobody() {
-        let attributes = Attributes::read("NAME ADDR LOGIN".split(' '));
-        let want = "XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.1 LOGIN=an+20na+2B1\r\n";
+        let attributes = Attributes::read("NAME ADDR HELO LOGIN".split(' '));
+        let told = "XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.1 HELO=";
+        let want = format!("{told}[192.0.2.1] LOGIN=an+20na+2B1\r\n");
         assert_eq!(origin(Some("192.0.2.1")).xclient(attributes), [want]);
+        for (hello, want, ehlo) in [
+            (None, "[UNAVAILABLE]", None),
+            (Some("pc.example"), "pc.example", Some("pc.example")),
+            (Some("my+pc"), "my+2Bpc", None),
+        ] {
+            let origin = Origin {
+                hello,
+                login: None,
+                ..origin(Some("192.0.2.1"))
+            };
+            let want = format!("{told}{want} LOGIN=[UNAVAILABLE]\r\n");
+            assert_eq!(origin.xclient(attributes), [want]);
+            assert_eq!(origin.ehlo(), ehlo);
+        }
         assert_eq!(origin(None).xclient(attributes), [""; 0]);
     }
 

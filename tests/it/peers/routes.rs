@@ -132,6 +132,7 @@ async fn postfix_is_told_who_the_client_was() {
     ] {
         let envelope = Envelope {
             client: Some(client.parse().unwrap()),
+            hello: Some("pc.example".to_owned()),
             ..envelope(&["user@gate.example"])
         };
         let outcome = attempt(&by(&postfix.target(), change), &envelope).await;
