@@ -1,10 +1,7 @@
 //! What becomes of mail is told to its sender: by the real gateway, from a next hop that refuses to the
 //! mailbox of who sent it.
 
-use std::fs;
-use std::fs::Permissions;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
@@ -444,11 +441,7 @@ fn after_kill_9_each_failure_has_its_report() {
 fn a_bounce_is_signed_where_our_own_name_has_a_key() {
     let (hop, home) = (NextHop::start(&[], answer), NextHop::start(&[], |_| None));
     let site = site(&hop.target("smtp"), &home);
-    let folder = site.path("data/dkim").join(HOSTNAME);
-    fs::create_dir_all(&folder).expect("a folder");
-    let key = folder.join("s1.pem");
-    fs::write(&key, DkimKey::new().pem()).expect("written");
-    fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("its owner's alone");
+    DkimKey::new().give_to(&site, HOSTNAME);
     let gateway = site.start();
     let message = mail("a@client.example", "signed");
     send(

@@ -14,6 +14,7 @@ use crate::support::gateway::Site;
 use crate::support::mails::DkimKey;
 use crate::support::mails::Forwarder;
 use crate::support::mails::mail;
+use crate::support::submission;
 
 /// Whom the zones allow to send, and a stranger.
 const OURS: &str = "192.0.2.1";
@@ -52,16 +53,30 @@ fn connect(gateway: &Gateway, source: &str) -> Client {
 #[track_caller]
 fn assert_golden(gateway: &Gateway, mut client: Client, from: &str, message: &str, name: &str) {
     client.hand_over(from, "user@gate.example", message);
+    assert_kept_golden(gateway, message, name);
+}
+
+/// Compares what stands in front of this part of the message in the mailbox.
+#[track_caller]
+fn assert_kept_golden(gateway: &Gateway, kept: &str, name: &str) {
     let got = gateway.site.mailbox("user").first();
-    let message = message.replace("\r\n", "\n");
+    let message = kept.replace("\r\n", "\n");
     let ours = got
         .strip_suffix(&message)
         .expect("the message as it was sent");
     let id = gateway.process.wait_for("accepted")["id"].clone();
     let id = id.as_str().expect("a text");
     let mut fields = ours.replace(&format!(" id {id}"), " id ID");
+    fields = fields.replace(&format!("<{id}@"), "<ID@");
+    // Folded, so that it is several lines.
+    if let Some((before, value)) = fields.split_once("; b=") {
+        let after = value.split_once(";").expect("the end of it").1;
+        fields = format!("{before}; b=SIGNATURE;{after}");
+    }
     for (before, after, placeholder) in [
         (";\n\t", " +0000\n", "DATE"),
+        ("\nDate: ", " +0000\n", "DATE"),
+        ("; t=", ";", "TIME"),
         (" with cipher ", ")", "CIPHER"),
         (" header.b=", ";", "SIGNATURE"),
     ] {
@@ -167,4 +182,27 @@ fn the_null_sender_is_judged_by_its_helo() {
     let message = mail("mailer-daemon@helo.example", "bounce");
     let client = connect(&gateway, OURS);
     assert_golden(&gateway, client, "", &message, "null_sender");
+}
+
+#[test]
+fn what_a_user_sends_is_put_right_and_signed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let users = folder.path().join("users");
+    let hash = "{SHA256}qaiXMtHAITyGmQjHmwWvrwODspMrrEN6KSrCT9cgKPE=";
+    let user = format!("anna@gate.example {hash} also=team@gate.example\n");
+    fs::write(&users, user).expect("written");
+    let keys = format!("users = \"file:{}\"", users.display());
+    let site = Site::new().with(&submission::section(&keys));
+    DkimKey::new().give_to(&site, "gate.example");
+    let gateway = site.start();
+    let mut client = submission::client(&gateway);
+    client.expect(
+        &submission::plain("anna@gate.example", "tanstaaftanstaaf"),
+        "235",
+    );
+    let blind = "Bcc: <hidden@gate.example>,\r\n <other@gate.example>\r\n";
+    let kept = "From: \"Anna\" <anna@gate.example>, <team@gate.example>\r\nSubject: Hello\r\n\r\nHello.\r\n";
+    let message = format!("{blind}{kept}");
+    client.hand_over("anna@gate.example", "user@gate.example", &message);
+    assert_kept_golden(&gateway, kept, "submission");
 }

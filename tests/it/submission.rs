@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 
 use crate::support::client::Client;
 use crate::support::free_port;
@@ -136,11 +135,7 @@ fn nobody_learns_of_a_client_that_is_to_be_hidden() {
 fn what_goes_out_is_signed_as_it_goes_out() {
     let (site, internal) = site("");
     let key = DkimKey::new();
-    let folder = site.path("data/dkim/gate.example");
-    fs::create_dir_all(&folder).expect("made");
-    let file = folder.join("s1.pem");
-    fs::write(&file, key.pem()).expect("written");
-    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("closed");
+    key.give_to(&site, "gate.example");
     site.dns
         .txt("s1._domainkey.gate.example", &key.record())
         .txt("_dmarc.gate.example", "v=DMARC1; p=reject")

@@ -30,11 +30,7 @@ fn start(postfix: &Postfix, key: &DkimKey) -> (Gateway, u16) {
     let site = Site::new();
     let users = site.path("users");
     fs::write(&users, format!("anna@gate.example {HASH}\n")).expect("written");
-    let folder = site.path("data/dkim/gate.example");
-    fs::create_dir_all(&folder).expect("made");
-    let file = folder.join("s1.pem");
-    fs::write(&file, key.pem()).expect("written");
-    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("closed");
+    key.give_to(&site, "gate.example");
     let implicit = free_port();
     let keys = format!("users = \"file:{}\"", users.display());
     let site = site.with(&submission::section(&keys)).with(&format!(

@@ -1,5 +1,8 @@
 //! Messages to send: plain ones, and ones with a DKIM signature or ARC seals.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gatepost::dns::Dns;
@@ -17,6 +20,8 @@ use rcgen::PKCS_RSA_SHA256;
 use rcgen::RsaKeySize;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+
+use crate::support::gateway::Site;
 
 /// A small, correct message whose author is `from`; its subject tells it from others.
 pub fn mail(from: &str, subject: &str) -> String {
@@ -55,6 +60,15 @@ impl DkimKey {
     /// The private key, in PEM, as other signers want it.
     pub fn pem(&self) -> String {
         self.pair.serialize_pem()
+    }
+
+    /// Lets the gateway of a site sign for `domain` with it, by the selector `s1`.
+    pub fn give_to(&self, site: &Site, domain: &str) {
+        let folder = site.path("data/dkim").join(domain);
+        fs::create_dir_all(&folder).expect("made");
+        let file = folder.join("s1.pem");
+        fs::write(&file, self.pem()).expect("written");
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("closed");
     }
 
     /// `message` with a signature of `domain` by the selector `s1` in front of it.
