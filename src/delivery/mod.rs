@@ -30,7 +30,8 @@ use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
-use tokio::time::timeout;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
 use tracing::debug;
 
 use crate::dns::Dns;
@@ -119,13 +120,12 @@ impl Delivery {
         which: &[usize],
         content: &Content,
     ) -> Vec<Outcome> {
-        let attempt = self.hand_over(target, id, envelope, which, content);
-        let outcomes = timeout(self.deadline, attempt).await.unwrap_or_else(|_| {
-            let text = "the attempt took longer than it may ([delivery.deadlines] attempt)";
-            vec![too_slow(text); which.len()]
-        });
-        debug!(%id, host = %target, ?outcomes, "attempted");
-        outcomes
+        let until = Until {
+            time: Instant::now() + self.deadline,
+            why: "the attempt took longer than it may ([delivery.deadlines] attempt)",
+        };
+        self.attempt_until(until, target, id, envelope, which, content)
+            .await
     }
 
     /// As [`Delivery::attempt`], to the first recipient, for a client that waits for the outcome.
@@ -136,15 +136,33 @@ impl Delivery {
         envelope: &Envelope,
         content: &Content,
     ) -> Outcome {
-        let limit = self.deadline.min(CLIENT_WAITS);
-        let attempt = self.attempt(target, id, envelope, &[0], content);
-        let outcome = timeout(limit, attempt).await;
-        let outcome = outcome.ok().and_then(|mut outcomes| outcomes.pop());
-        outcome.unwrap_or_else(|| too_slow("the client would not have waited any longer"))
+        let until = Until {
+            time: Instant::now() + self.deadline.min(CLIENT_WAITS),
+            why: "the client would not have waited any longer",
+        };
+        let attempt = self.attempt_until(until, target, id, envelope, &[0], content);
+        let outcome = attempt.await.pop();
+        outcome.unwrap_or_else(|| until.passed())
+    }
+
+    async fn attempt_until(
+        &self,
+        until: Until,
+        target: &Target,
+        id: SpoolId,
+        envelope: &Envelope,
+        which: &[usize],
+        content: &Content,
+    ) -> Vec<Outcome> {
+        let outcomes = self.hand_over(until, target, id, envelope, which, content);
+        let outcomes = outcomes.await;
+        debug!(%id, host = %target, ?outcomes, "attempted");
+        outcomes
     }
 
     async fn hand_over(
         &self,
+        until: Until,
         target: &Target,
         id: SpoolId,
         envelope: &Envelope,
@@ -153,7 +171,8 @@ impl Delivery {
     ) -> Vec<Outcome> {
         match &target.route().to {
             NextHop::Maildir(mailboxes) => {
-                self.to_maildirs(mailboxes, envelope, which, content).await
+                self.to_maildirs(until, mailboxes, envelope, which, content)
+                    .await
             }
             NextHop::LmtpUnix(_) | NextHop::Lmtp(_) => {
                 // RFC 2033: the server delivers finally and writes its Return-Path.
@@ -163,7 +182,7 @@ impl Delivery {
                     envelope,
                     pieces,
                 };
-                self.to_server(target, &mail, which).await
+                self.to_server(until, target, &mail, which).await
             }
             NextHop::Mx(_) | NextHop::Smtp(_) => {
                 let pieces = &content.chunks().collect::<Vec<&[u8]>>();
@@ -172,7 +191,7 @@ impl Delivery {
                     envelope,
                     pieces,
                 };
-                self.to_server(target, &mail, which).await
+                self.to_server(until, target, &mail, which).await
             }
         }
     }
@@ -231,6 +250,7 @@ impl Delivery {
 
     async fn to_maildirs(
         &self,
+        until: Until,
         mailboxes: &Mailboxes,
         envelope: &Envelope,
         which: &[usize],
@@ -241,7 +261,11 @@ impl Delivery {
             let recipient = envelope.recipients.get(*index);
             let path = recipient.map(|recipient| maildir::path(mailboxes, &recipient.address));
             let outcome = match path {
-                Some(Ok(path)) => self.to_maildir(path, envelope, content).await,
+                Some(Ok(path)) => {
+                    let written = self.to_maildir(path, envelope, content);
+                    let written = timeout_at(until.time, written).await;
+                    written.unwrap_or_else(|_| until.passed())
+                }
                 Some(Err(outcome)) => outcome,
                 None => {
                     let reply = Response::ours(451, (4, 3, 0), "there is no such recipient");
@@ -274,8 +298,18 @@ impl Delivery {
     }
 }
 
-fn too_slow(text: &str) -> Outcome {
-    Outcome::unreachable(Response::ours(451, (4, 4, 2), text))
+/// How long an attempt may take. Those whom it has settled by then stay settled.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    time: Instant,
+    why: &'static str,
+}
+
+impl Until {
+    /// What becomes of those for whom there is no time left.
+    fn passed(self) -> Outcome {
+        Outcome::unreachable(Response::ours(451, (4, 4, 2), self.why))
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! A message to a server: as many transactions as its recipients need, over connections that are
 //! used again.
 
+use tokio::time::timeout_at;
+
 use super::Delivery;
+use super::Until;
 use super::broken::Broken;
 use super::connect::Connected;
 use super::exchange::Again;
@@ -32,6 +35,7 @@ impl Delivery {
     /// One outcome for each of `which`, in their order.
     pub(super) async fn to_server(
         &self,
+        until: Until,
         target: &Target,
         mail: &Mail<'_>,
         which: &[usize],
@@ -40,7 +44,8 @@ impl Delivery {
         let mut places: Vec<usize> = (0..which.len()).collect();
         while !places.is_empty() {
             let wanted: Vec<usize> = places.iter().map(|place| which[*place]).collect();
-            let batch = self.transaction(target, mail, &wanted).await;
+            let batch = timeout_at(until.time, self.transaction(target, mail, &wanted)).await;
+            let batch = batch.unwrap_or_else(|_| vec![until.passed(); wanted.len()]);
             let gets_on = batch
                 .iter()
                 .any(|outcome| matches!(outcome.fate, Fate::Delivered(_)));

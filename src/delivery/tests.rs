@@ -341,6 +341,36 @@ async fn a_server_that_gets_on_too_slowly_loses_its_attempt() {
 }
 
 #[tokio::test]
+async fn who_has_the_message_when_the_time_is_up_is_not_tried_again() {
+    const SCRIPT: Connection = &[
+        "S 220 hi",
+        "C EHLO",
+        "S 250-x|250 LIMITS RCPTMAX=1",
+        "C MAIL",
+        "S 250 ok",
+        "C RCPT TO:<a@",
+        "S 250 ok",
+        "C DATA",
+        "S 354 go",
+        "message",
+        "S 250 a",
+        "C MAIL",
+        "S 250 ok",
+        "C RCPT TO:<b@",
+        "silence",
+    ];
+    let server = Server::start(&[], &[SCRIPT]).await;
+    let mut config = Config::default();
+    config.deadlines.attempt = Duration::from_secs(1);
+    let to = ["a@y.example", "b@y.example", "c@y.example"];
+    let outcomes = attempt(&delivery(&config), &server.target("smtp"), &to).await;
+    assert_eq!(outcomes[0], "delivered 250 a");
+    for outcome in &outcomes[1..] {
+        assert!(outcome.contains("took longer than it may"), "{outcome}");
+    }
+}
+
+#[tokio::test]
 async fn an_old_server_is_greeted_with_helo_and_reset_after_a_refusal() {
     const SCRIPT: Connection = &[
         "S 220 hi",
