@@ -64,7 +64,16 @@ impl Kind {
 
 impl Finding {
     /// RFC 3463: what was said, or what its class comes to.
-    pub(super) fn status(&self) -> (u8, u16, u16) {
+    pub(super) fn status(&self, kind: Kind) -> (u8, u16, u16) {
+        let (class, subject, detail) = self.said();
+        match (kind, class) {
+            // RFC 3464 §2.3.4: a server that says 5yz before MAIL is one to come back to.
+            (Kind::Delayed { .. }, 5) => (4, subject, detail),
+            _ => (class, subject, detail),
+        }
+    }
+
+    fn said(&self) -> (u8, u16, u16) {
         if self.given_up_after.is_some() && self.reply.class() == Class::Later {
             return (4, 4, 7); // RFC 3463 §3.5: delivery time expired
         }
@@ -129,7 +138,10 @@ mod tests {
                 remote: None,
                 given_up_after,
             };
-            assert_eq!(finding.status(), want, "{text}");
+            assert_eq!(finding.status(Kind::Failed), want, "{text}");
+            let until = SystemTime::UNIX_EPOCH;
+            let (class, ..) = finding.status(Kind::Delayed { until });
+            assert_ne!(class, 5, "{text}");
         }
     }
 }

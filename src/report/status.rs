@@ -51,7 +51,7 @@ fn of_recipient(report: &Report<'_>, finding: &Finding, charset: Charset) -> Str
         );
     }
     field("Action", report.kind.action());
-    let (class, subject, detail) = finding.status();
+    let (class, subject, detail) = finding.status(report.kind);
     field("Status", &format!("{class}.{subject}.{detail}"));
     if let Some(remote) = &finding.remote {
         field(
