@@ -249,10 +249,7 @@ impl Directory {
     pub fn may_send_as(&self, login: &str, address: &Address) -> bool {
         let user = self.users.as_ref().and_then(|users| users.user(login));
         let also = user.iter().flat_map(|user| &user.also);
-        let is_added = |grant: &Grant| match grant {
-            Grant::Address(owner) => address.belongs_to(owner, self.delimiter()),
-            Grant::Domain(domain) => address.domain() == Some(domain),
-        };
+        let is_added = |grant: &Grant| grant.is_for(address, self.delimiter());
         self.is_named_by(login, address) || also.into_iter().any(is_added)
     }
 

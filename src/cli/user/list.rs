@@ -48,9 +48,5 @@ fn line(user: &User) -> String {
 }
 
 fn also(user: &User) -> Vec<String> {
-    let shown = user.also.iter().map(|grant| match grant {
-        Grant::Address(address) => address.to_string(),
-        Grant::Domain(domain) => format!("@{domain}"),
-    });
-    shown.collect()
+    user.also.iter().map(Grant::to_string).collect()
 }

@@ -58,7 +58,7 @@ struct Add {
     user: OneUser,
     #[command(flatten)]
     password: Given,
-    /// What the user may send as beside: addresses, or @DOMAIN for all of a domain
+    /// What the user may send as beside: addresses, or '*@DOMAIN' for all of a domain
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     also: Vec<String>,
 }

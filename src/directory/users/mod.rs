@@ -7,6 +7,7 @@
 mod dovecot;
 mod edit;
 mod file;
+mod grant;
 mod hashing;
 mod password;
 
@@ -32,9 +33,10 @@ pub use self::edit::NewPassword;
 pub use self::edit::Scram;
 pub use self::edit::change;
 pub use self::file::Error;
-pub use self::file::Grant;
 pub use self::file::User;
 pub use self::file::read;
+pub use self::grant::Grant;
+pub use self::grant::NoGrant;
 pub use self::password::Password;
 pub use crate::smtp::sasl::Mechanism;
 

@@ -5,13 +5,12 @@
 //! a mail program answers with it that a message was read (RFC 8098 §3).
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::Deserialize;
 
 use crate::directory::Directory;
+use crate::directory::users::Grant;
 use crate::mail::address::Address;
-use crate::mail::address::Domain;
 use crate::mail::address::ReversePath;
 use crate::mail::headers;
 use crate::pipeline::Mode;
@@ -26,46 +25,6 @@ pub struct Config {
     pub mode: Mode,
     /// What else a login may send as: addresses, `*@domain`, or `*` for all.
     pub grants: BTreeMap<String, Vec<Grant>>,
-}
-
-/// What else a login may send as.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Grant {
-    /// This address, with or without an extension.
-    Address(Address),
-    /// Each address of this domain; not of those below it.
-    Domain(Domain),
-    /// Whatever it says.
-    All,
-}
-
-impl TryFrom<String> for Grant {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Grant, String> {
-        let wrong = |reason| {
-            format!("{text:?}: {reason}; write an address, \"*@\" and a domain, or \"*\" for all")
-        };
-        match text.strip_prefix('*') {
-            Some("") => Ok(Grant::All),
-            Some(rest) => match rest.strip_prefix('@') {
-                Some(domain) => Domain::parse(domain).map(Grant::Domain).map_err(wrong),
-                None => Err(wrong(crate::mail::address::Error::LocalPart)),
-            },
-            None => Address::parse(&text).map(Grant::Address).map_err(wrong),
-        }
-    }
-}
-
-impl fmt::Display for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Grant::Address(address) => address.fmt(f),
-            Grant::Domain(domain) => write!(f, "*@{domain}"),
-            Grant::All => f.write_str("*"),
-        }
-    }
 }
 
 /// Who a message says wrote it and sent it.
@@ -166,11 +125,7 @@ impl User<'_> {
         grants
             .filter(|(login, _)| login.eq_ignore_ascii_case(self.login))
             .flat_map(|(_, grants)| grants)
-            .any(|grant| match grant {
-                Grant::Address(owner) => address.belongs_to(owner, self.directory.delimiter()),
-                Grant::Domain(domain) => address.domain() == Some(domain),
-                Grant::All => true,
-            })
+            .any(|grant| grant.is_for(address, self.directory.delimiter()))
     }
 }
 
@@ -181,6 +136,7 @@ mod tests {
     use crate::directory::Ask;
     use crate::directory::Probe;
     use crate::directory::Recipients;
+    use crate::mail::address::Domain;
 
     fn directory() -> Directory {
         let host = Domain::parse("mx.example.com").unwrap();
@@ -265,22 +221,6 @@ mod tests {
             let writers = Writers::read(format!("{header}\r\nbody\r\n").as_bytes());
             let result = writers.and_then(|writers| user.check_header(&writers));
             assert_eq!(code(result), want, "{header:?}");
-        }
-    }
-
-    #[test]
-    fn a_grant_is_an_address_a_domain_or_everything() {
-        for (text, want) in [
-            ("info@Example.com", Ok("info@example.com")),
-            ("*@example.com", Ok("*@example.com")),
-            ("*", Ok("*")),
-            ("*.example.com", Err(())),
-            ("@example.com", Err(())),
-            ("example.com", Err(())),
-            ("*@*", Err(())),
-        ] {
-            let got = Grant::try_from(text.to_owned()).map(|grant| grant.to_string());
-            assert_eq!(got.map_err(|_| ()), want.map(str::to_owned), "{text:?}");
         }
     }
 }
