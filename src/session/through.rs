@@ -4,6 +4,10 @@
 //! Who delivers and who takes mail in do not know each other; [`Through`] is what the one is told of
 //! the other, as two closures. One answer is for one recipient, so such a message has no other: the
 //! rest are put off to transactions of their own.
+//!
+//! # Limits
+//! Nothing is written to anybody, so a wish to hear of success comes to nothing where the next hop knows no
+//! such wishes (RFC 3461 §5.2.2, not followed: a sender that is forged would get what it never asked for).
 
 use std::pin::Pin;
 
