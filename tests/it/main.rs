@@ -22,6 +22,7 @@ mod golden;
 mod hostile;
 mod in_memory;
 mod logins;
+mod next_hops;
 mod operate;
 mod peers;
 mod proxy;

@@ -93,6 +93,11 @@ pub fn sink(arguments: &[&str]) -> Option<(Process, u16)> {
         return None;
     }
     let port = free_port();
+    Some(sink_at(port, arguments))
+}
+
+/// The same on this port.
+pub fn sink_at(port: u16, arguments: &[&str]) -> (Process, u16) {
     // As root it insists on becoming someone else.
     let user: &[&str] = match nix::unistd::geteuid().is_root() {
         true => &["-u", "nobody"],
@@ -110,7 +115,7 @@ pub fn sink(arguments: &[&str]) -> Option<(Process, u16)> {
     wait_until(SOON, "smtp-sink", || {
         TcpStream::connect(("127.0.0.1", port)).ok()
     });
-    Some((Process(child), port))
+    (Process(child), port)
 }
 
 fn is_delivered(outcome: &Outcome) -> bool {

@@ -9,6 +9,7 @@ mod demo;
 mod dns;
 mod dovecot;
 mod dovecot_auth;
+mod next_hops;
 mod postfix;
 mod routes;
 mod signing;
