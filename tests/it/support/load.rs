@@ -16,9 +16,11 @@ use std::time::Duration;
 use rand::Rng;
 use rand::rngs::ThreadRng;
 use rand::seq::IndexedRandom;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::support::client::CLIENT;
 use crate::support::client::Client;
+use crate::support::submission::plain;
 
 /// A message as it was sent.
 #[derive(Debug, Clone)]
@@ -33,6 +35,22 @@ pub struct Sent {
 /// By Message-ID.
 pub type Outbox = BTreeMap<String, Sent>;
 
+/// Where clients send, and as whom.
+#[derive(Debug, Clone)]
+pub enum Entrance {
+    /// As anybody.
+    Open(SocketAddr),
+    /// As a user, who logs in within TLS.
+    Submission {
+        address: SocketAddr,
+        /// The certificate of this host, which they trust.
+        host: &'static str,
+        root: CertificateDer<'static>,
+        user: &'static str,
+        password: &'static str,
+    },
+}
+
 /// Clients that send until they are stopped.
 pub struct Load {
     outbox: Arc<Mutex<Outbox>>,
@@ -42,7 +60,7 @@ pub struct Load {
 
 /// What a client goes by.
 struct Errand {
-    address: SocketAddr,
+    entrance: Entrance,
     name: usize,
     recipients: &'static [&'static str],
     /// The most recipients of one message.
@@ -60,7 +78,7 @@ const PAUSE: u64 = 100;
 impl Load {
     /// Starts so many clients that send to some of `recipients`, to `most` of them at once.
     pub fn start(
-        address: SocketAddr,
+        entrance: &Entrance,
         clients: usize,
         recipients: &'static [&'static str],
         most: usize,
@@ -68,7 +86,7 @@ impl Load {
         let outbox = Arc::new(Mutex::new(Outbox::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let errand = |name| Errand {
-            address,
+            entrance: entrance.clone(),
             name,
             recipients,
             most,
@@ -112,7 +130,7 @@ impl Errand {
         while !self.stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(rng.random_range(0..PAUSE)));
             let Some(client) = &mut connection else {
-                connection = connect(self.address);
+                connection = self.entrance.connect();
                 continue;
             };
             number += 1;
@@ -138,7 +156,7 @@ impl Errand {
             stored_as: None,
         };
         self.remember(id, |outbox, id| drop(outbox.insert(id, sent)));
-        let from = format!("a@{CLIENT}");
+        let from = self.entrance.sender();
         let message = format!(
             "From: <{from}>\r\nDate: Tue, 24 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{id}>\r\n\r\n{body}"
         );
@@ -162,15 +180,49 @@ impl Errand {
     }
 }
 
-/// A connection that was greeted; None where the server is not there or does not want one.
-fn connect(address: SocketAddr) -> Option<Client> {
-    let mut client = Client::try_connect(address).ok()?;
-    let greeting = client.try_reply().ok()?;
-    client
-        .try_send(format!("EHLO {CLIENT}\r\n").as_bytes())
-        .ok()?;
-    let hello = client.try_reply().ok()?;
-    (greeting.starts_with("220") && hello.starts_with("250")).then_some(client)
+impl Entrance {
+    /// Who sends.
+    fn sender(&self) -> String {
+        match self {
+            Entrance::Open(_) => format!("a@{CLIENT}"),
+            Entrance::Submission { user, .. } => (*user).to_owned(),
+        }
+    }
+
+    /// A connection over which mail may be sent; None where the server is not there or does not want one.
+    fn connect(&self) -> Option<Client> {
+        let address = match self {
+            Entrance::Open(address) | Entrance::Submission { address, .. } => *address,
+        };
+        let mut client = Client::try_connect(address).ok()?;
+        let greeting = client.try_reply().ok()?;
+        if !greeting.starts_with("220") {
+            return None;
+        }
+        let hello = format!("EHLO {CLIENT}");
+        agreed(&mut client, &hello, "250")?;
+        if let Entrance::Submission {
+            host,
+            root,
+            user,
+            password,
+            ..
+        } = self
+        {
+            agreed(&mut client, "STARTTLS", "220")?;
+            client.secure(root, host).ok()?;
+            agreed(&mut client, &hello, "250")?;
+            agreed(&mut client, &plain(user, password), "235")?;
+        }
+        Some(client)
+    }
+}
+
+/// Says a line; None where the answer is another, or there is none.
+fn agreed(client: &mut Client, line: &str, want: &str) -> Option<()> {
+    client.try_send(format!("{line}\r\n").as_bytes()).ok()?;
+    let reply = client.try_reply().ok()?;
+    reply.starts_with(want).then_some(())
 }
 
 /// Lines of letters and dots.

@@ -1,8 +1,12 @@
 //! kill -9 under load, again and again: whatever was answered 250 arrives, whole, and a second time only
 //! where the first was on its way when the gateway died. After SIGTERM nothing arrives twice.
 //!
-//! Twenty clients send all the time, small mail and large, to one recipient and to several; one domain goes
-//! to Dovecot by LMTP, the other to Postfix by SMTP. `CRASH_ROUNDS=100` kills more often: `make soak`.
+//! Twenty clients send all the time, small mail and large, to one recipient and to several. They are
+//! strangers, and one domain goes to Dovecot by LMTP, the other to Postfix by SMTP; or they are users who log
+//! in, and what they send is signed and relayed by MX to Postfix and to a host that fails every now and then.
+//! `CRASH_ROUNDS=100` kills more often: `make soak`.
+
+mod sinks;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -15,36 +19,24 @@ use jiff::Timestamp;
 use rand::Rng;
 use serde_json::Value;
 
+use self::sinks::ATTEMPTS;
+use self::sinks::FAR;
+use self::sinks::Sinks;
 use crate::support::SOON;
-use crate::support::dovecot;
-use crate::support::dovecot::Dovecot;
 use crate::support::gateway::Gateway;
 use crate::support::gateway::Running;
-use crate::support::gateway::Site;
 use crate::support::load::Load;
 use crate::support::load::Outbox;
 use crate::support::load::checksum;
-use crate::support::mailbox::Mailbox;
 use crate::support::mailbox::body;
 use crate::support::mailbox::field;
-use crate::support::postfix;
-use crate::support::postfix::Onward;
-use crate::support::postfix::Postfix;
 use crate::support::wait_until;
 
 /// How often the gateway is ended, where `CRASH_ROUNDS` does not say.
 const ROUNDS: usize = 5;
 const CLIENTS: usize = 20;
-const RECIPIENTS: &[&str] = &[
-    "user@gate.example",
-    "second@gate.example",
-    "third@other.example",
-    "fourth@other.example",
-];
 /// Recipients of one message, at most.
 const MOST: usize = 3;
-/// Attempts at once to one of the two destinations.
-const ATTEMPTS: usize = 8;
 /// A mark is synced a second after it was made at the latest; the rest is for a disk that others use, too.
 const MARKS: Duration = Duration::from_millis(2500);
 /// How long it may take until all is delivered, for each round.
@@ -69,17 +61,12 @@ enum End {
     Sigterm,
 }
 
-/// Where mail goes.
-enum Sinks {
-    Servers(Dovecot, Postfix),
-    /// The gateway's own Maildirs.
-    Maildirs,
-}
-
 /// What was sent, what came of it, and the gateway's lives in between.
 struct Run {
     outbox: Outbox,
     arrived: Arrived,
+    /// Recipients that can be on their way at once.
+    at_once: usize,
     /// The last one was not cut short.
     lives: Vec<Life>,
 }
@@ -101,6 +88,25 @@ fn after_kill_9_nothing_acknowledged_is_missing_from_our_own_maildirs() {
 }
 
 #[test]
+fn after_kill_9_nothing_that_a_user_sent_to_the_world_is_missing_and_all_is_signed() {
+    if let Some(sinks) = Sinks::exchangers() {
+        let run = run(&sinks, End::Kill9);
+        run.assert_twice_only_what_was_on_its_way();
+        run.report("killed while it relayed");
+        sinks.assert_each_exchanger_had_a_part();
+        for message in FAR.iter().flat_map(|to| sinks.messages(None, to)) {
+            let signatures = field(&message, "DKIM-Signature");
+            let is_signed = |field: &String| field.contains("d=gate.example");
+            assert_eq!(
+                signatures.iter().filter(|field| is_signed(field)).count(),
+                1,
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
 fn after_sigterm_nothing_acknowledged_is_missing_and_nothing_comes_twice() {
     if let Some(sinks) = Sinks::servers() {
         let run = run(&sinks, End::Sigterm);
@@ -113,7 +119,9 @@ fn after_sigterm_nothing_acknowledged_is_missing_and_nothing_comes_twice() {
 /// was ended: nothing is missing, torn, or there without having been sent.
 fn run(sinks: &Sinks, end: End) -> Run {
     let mut gateway = sinks.site().start();
-    let load = Load::start(gateway.smtp(), CLIENTS, RECIPIENTS, MOST);
+    let (entrance, recipients) = sinks.entrance(&gateway);
+    let most = MOST.min(recipients.len());
+    let load = Load::start(&entrance, CLIENTS, recipients, most);
     let rounds = rounds();
     let mut lives: Vec<_> = (0..rounds)
         .map(|_| round(&mut gateway, &load, end))
@@ -128,49 +136,20 @@ fn run(sinks: &Sinks, end: End) -> Run {
     });
     assert!(gateway.process.stop().success());
     lives.push(Life::of(&gateway.process, SystemTime::now()));
-    if let Sinks::Servers(_, postfix) = sinks {
+    if let Sinks::Servers(_, postfix) | Sinks::Exchangers(postfix, _) = sinks {
         wait_until(patience, "an idle postfix", || {
             postfix.is_idle().then_some(())
         });
     }
-    let arrived = arrived(&outbox, |local, domain| {
-        sinks.mailbox(&gateway.site, local, domain)
+    let arrived = arrived(&outbox, recipients, |recipient| {
+        sinks.messages(Some(&gateway.site), recipient)
     });
     assert_none_missing(&outbox, &arrived);
     Run {
         outbox,
         arrived,
+        at_once: sinks.destinations() * ATTEMPTS * most,
         lives,
-    }
-}
-
-impl Sinks {
-    /// Real ones; None where they are not there.
-    fn servers() -> Option<Sinks> {
-        let present = dovecot::present() && postfix::present();
-        present.then(|| Sinks::Servers(Dovecot::start(), Postfix::start(Onward::Mailboxes)))
-    }
-
-    fn site(&self) -> Site {
-        let site = Site::new();
-        let (first, second) = match self {
-            Sinks::Servers(dovecot, postfix) => (dovecot.unix(), postfix.target()),
-            Sinks::Maildirs => (site.deliver.clone(), site.deliver.clone()),
-        };
-        let mut site = site.delivering_to(first).with(&format!(
-            "[domains.\"other.example\"]\ndeliver = \"{second}\"\nrecipients = \"any\"\n\
-             [spool]\nlarge_message = \"64KiB\"\nsegment_size = \"8MiB\"\n"
-        ));
-        site.queue = format!("attempts_per_destination = {ATTEMPTS}");
-        site
-    }
-
-    fn mailbox(&self, site: &Site, local: &str, domain: &str) -> Mailbox {
-        match (self, domain) {
-            (Sinks::Servers(dovecot, _), "gate.example") => dovecot.mailbox(local),
-            (Sinks::Servers(_, postfix), _) => postfix.mailbox(local),
-            (Sinks::Maildirs, _) => Mailbox::at(site.path("mail").join(domain).join(local)),
-        }
     }
 }
 
@@ -248,7 +227,7 @@ impl Run {
                 );
             }
         }
-        let under_way = 2 * ATTEMPTS * MOST * kills;
+        let under_way = self.at_once * kills;
         assert!(
             untold <= under_way,
             "{untold} came twice, {under_way} were under way"
@@ -279,12 +258,15 @@ impl Run {
     }
 }
 
-/// Counts what is in the mailboxes. Each is a message that was sent, to whom it was sent, and whole.
-fn arrived(outbox: &Outbox, mailbox: impl Fn(&str, &str) -> Mailbox) -> Arrived {
+/// Counts what these recipients have. Each is a message that was sent, to whom it was sent, and whole.
+fn arrived(
+    outbox: &Outbox,
+    recipients: &[&'static str],
+    messages: impl Fn(&str) -> Vec<String>,
+) -> Arrived {
     let mut arrived = Arrived::new();
-    for recipient in RECIPIENTS {
-        let (local, domain) = recipient.split_once('@').expect("an address");
-        for message in mailbox(local, domain).messages() {
+    for recipient in recipients {
+        for message in messages(recipient) {
             let id = field(&message, "Message-ID").concat();
             let id = id.trim_matches(['<', '>']).to_owned();
             let sent = outbox.get(&id);
