@@ -202,6 +202,8 @@ fn server_config(
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(resolver) as Arc<_>);
     config.ticketer = Arc::clone(tickets);
+    // A mail client comes back once with each, not with several connections at a time.
+    config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
 
