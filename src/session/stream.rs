@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::Context;
@@ -198,6 +199,12 @@ impl Stream {
 
     /// Sends what is in line and hangs up.
     pub(super) async fn close(&mut self, deadline: Instant) {
+        // Under TLS the last words wait for its end, and go out with it in one packet.
+        if let Io::Tls(stream) = &mut self.io
+            && let Ok(taken) = stream.get_mut().1.writer().write(&self.output)
+        {
+            self.output.drain(..taken);
+        }
         if self.flush(deadline).await.is_ok() {
             let _ = timeout_at(deadline, self.io.shutdown()).await;
         }
