@@ -1,5 +1,6 @@
 //! A large queue for a next hop that is away: what a message in it costs in memory, over all of the
-//! gateway, and how long a start with it takes to the first greeting.
+//! gateway, how long a start with it takes to the first greeting, and what mail for another next hop loses
+//! beside it.
 //!
 //! Each message is of a session of its own, which is what costs most. Those that are due wait for
 //! their destination, those that were deferred for a time. The gateway was stopped before, and its
@@ -32,10 +33,13 @@ use crate::gateway::Gateway;
 use crate::gateway::UNCHECKED;
 use crate::nameserver::Nameserver;
 use crate::sending::CLIENT;
-use crate::sending::RECIPIENT;
+use crate::sending::Connection;
 use crate::sending::SENDER;
+use crate::sending::Sending;
 use crate::setting::Setting;
 use crate::setting::rounds;
+use crate::sink::Kind;
+use crate::sink::Sink;
 use crate::table::Bound;
 use crate::table::Line;
 use crate::table::Unit;
@@ -44,6 +48,9 @@ use crate::wait::LONG;
 
 /// Octets of a message.
 const SMALL: usize = 300;
+
+/// Who is not reached.
+const AWAY: &str = "user@away.example";
 
 /// How many are stored at once.
 const TASKS: usize = 256;
@@ -67,6 +74,12 @@ enum State {
     Deferred,
 }
 
+/// What came through, a second.
+struct Rates {
+    accepted: f64,
+    delivered: f64,
+}
+
 /// What a start showed.
 struct Start {
     /// Milliseconds.
@@ -82,9 +95,8 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
         (State::Due, "due", &[200_000, 1_000_000][..]),
         (State::Deferred, "deferred", &[1_000_000]),
     ] {
-        let next_hop = format!("lmtp:{}", wait::free_address()?);
-        let config = Config::new(next_hop, dns.address, UNCHECKED);
-        let mut gateway = Gateway::start(setting, &config)?;
+        let sink = Sink::start(setting, Kind::CountingLmtp)?;
+        let mut gateway = start_away(setting, &dns, &sink)?;
         drop(Client::hello(gateway.smtp, HONEST, CLIENT)?);
         let empty = settled(&gateway)?;
         let mut queued = 0;
@@ -96,8 +108,69 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
             let starts = rounds(setting.options.few_rounds(), || start(&mut gateway))?;
             lines.extend(show(&format!("{size} {name}"), size, empty, &starts));
         }
+        match state {
+            State::Due => {}
+            State::Deferred => {
+                let beside = beside(setting, &dns, (&gateway, &sink))?;
+                lines.extend(show_beside(&format!("beside {queued} {name}"), &beside));
+            }
+        }
     }
     Ok(lines)
+}
+
+/// A gateway that delivers its own mail to the sink, and whose other next hop is away.
+fn start_away(setting: &Setting, dns: &Nameserver, sink: &Sink) -> Result<Gateway> {
+    let sections = format!(
+        "{UNCHECKED}[domains.\"away.example\"]\ndeliver = \"lmtp:{}\"\nrecipients = \"any\"\n",
+        wait::free_address()?
+    );
+    let config = Config::new(sink.target(), dns.address, &sections);
+    Gateway::start(setting, &config)
+}
+
+/// What comes through beside the queue, and through a gateway with an empty one.
+fn beside(
+    setting: &Setting,
+    dns: &Nameserver,
+    full: (&Gateway, &Sink),
+) -> Result<Vec<(Rates, Rates)>> {
+    let sink = Sink::start(setting, Kind::CountingLmtp)?;
+    let empty = start_away(setting, dns, &sink)?;
+    let sending = Sending {
+        connections: 16,
+        connection: Connection::Reused,
+        messages: setting.options.number(20_000),
+        file: None,
+    };
+    let send = |(gateway, sink): (&Gateway, &Sink)| -> Result<Rates> {
+        let before = sink.count()?;
+        let began = Instant::now();
+        let accepted = sending.run(gateway.smtp, Kind::Smtp)?;
+        let delivered = sink.wait_for(before + sending.messages as u64, LONG)? - began;
+        Ok(Rates {
+            accepted: sending.rate(accepted),
+            delivered: sending.rate(delivered),
+        })
+    };
+    rounds(setting.options.few_rounds(), || {
+        Ok((send(full)?, send((&empty, &sink))?))
+    })
+}
+
+fn show_beside(what: &str, rates: &[(Rates, Rates)]) -> [Line; 2] {
+    let line = |verb: &str, rate: fn(&Rates) -> f64| {
+        Line::new(
+            format!("{what}, {verb}"),
+            Unit::PerSecond,
+            ("an empty queue", Bound::AtLeast(0.9)),
+            rates.iter().map(|(full, empty)| (rate(full), rate(empty))),
+        )
+    };
+    [
+        line("accepted", |rates| rates.accepted),
+        line("delivered", |rates| rates.delivered),
+    ]
 }
 
 fn show(what: &str, size: usize, empty: f64, starts: &[Start]) -> [Line; 2] {
@@ -166,7 +239,7 @@ async fn store(spool: Spool, content: Content, count: usize, state: State) -> Re
         body: Body::EightBitMime,
         ..Envelope::new(
             ReversePath::Address(Address::parse(SENDER)?),
-            vec![Recipient::new(Address::parse(RECIPIENT)?)],
+            vec![Recipient::new(Address::parse(AWAY)?)],
         )
     };
     for _ in 0..count {
