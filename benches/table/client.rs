@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -23,6 +24,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::StreamOwned;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::wait::SOON;
@@ -154,20 +156,43 @@ fn wanted(code: u16, wanted: u16) -> io::Result<()> {
 /// Whom TLS clients trust: the server with the certificate that was made with it.
 pub(crate) struct Trust(Arc<ClientConfig>);
 
+/// A certificate and its key, PEM.
+pub(crate) struct Certificate {
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Certificate {
+    /// The section of the configuration that names the files.
+    pub(crate) fn section(&self) -> String {
+        let Certificate { chain, key } = self;
+        format!("[tls]\ncertificates = [{{ chain = {chain:?}, key = {key:?} }}]\n")
+    }
+}
+
 impl Trust {
-    /// Makes a certificate in `folder`; gives the section of the configuration that names it, too.
-    pub(crate) fn make(folder: &Path) -> Result<(Trust, String)> {
+    /// Makes a certificate in `folder`, ECDSA with P-256.
+    pub(crate) fn make(folder: &Path) -> Result<(Trust, Certificate)> {
         let pair = KeyPair::generate()?;
         let made = CertificateParams::new([SERVER.to_owned()])?.self_signed(&pair)?;
-        let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
-        fs::write(&key, pair.serialize_pem())?;
-        fs::write(&chain, made.pem())?;
-        let section = format!("[tls]\ncertificates = [{{ chain = {chain:?}, key = {key:?} }}]\n");
+        let files = Certificate {
+            chain: folder.join("chain.pem"),
+            key: folder.join("key.pem"),
+        };
+        fs::write(&files.key, pair.serialize_pem())?;
+        fs::write(&files.chain, made.pem())?;
         let mut roots = RootCertStore::empty();
         roots.add(made.der().clone())?;
         let config = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok((Trust(Arc::new(config)), section))
+        Ok((Trust(Arc::new(config)), files))
+    }
+
+    /// The same for clients that have never been there before: each handshake is a whole one.
+    pub(crate) fn without_resumption(self) -> Trust {
+        let mut config = Arc::unwrap_or_clone(self.0);
+        config.resumption = Resumption::disabled();
+        Trust(Arc::new(config))
     }
 }

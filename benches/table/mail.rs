@@ -1,6 +1,8 @@
 //! The messages of rows with checks, and the key that signs them.
 
 use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -27,6 +29,11 @@ impl Key {
         let pem = KeyPair::generate_for(&PKCS_RSA_SHA256)?.serialize_pem();
         let record = Signer::from_pem(&pem, &Domain::parse(CLIENT)?, "s1")?.dns_record();
         Ok(Key { pem, record })
+    }
+
+    /// The key itself, PKCS #8 in PEM.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// What stands at `s1._domainkey` of every domain.
@@ -57,6 +64,12 @@ pub(crate) fn message(domain: &str, size: usize) -> String {
         message.push_str("A line of plain text such as people write, of sixty octets.\r\n");
     }
     message
+}
+
+/// Writes what nobody else may read.
+pub(crate) fn write_secret(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text)?;
+    Ok(fs::set_permissions(file, Permissions::from_mode(0o600))?)
 }
 
 /// Writes a message as `smtp-source -F` wants it, with LF at its line ends.

@@ -7,6 +7,7 @@
 //! says why in the table. All that was started is stopped at the end, also after SIGINT and SIGTERM.
 
 mod classic;
+mod classic_submission;
 mod client;
 mod flood;
 mod gateway;

@@ -49,7 +49,7 @@ impl Sending {
         command.args(["-s", &self.connections.to_string()]);
         command.args(["-m", &self.messages.to_string()]);
         match kind {
-            Kind::Smtp => {}
+            Kind::Smtp | Kind::CountingSmtp | Kind::KeepingSmtp => {}
             Kind::CountingLmtp => {
                 command.arg("-L");
             }

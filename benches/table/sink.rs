@@ -1,8 +1,13 @@
 //! `smtp-sink`: takes all mail and drops it.
 
+use std::fs;
 use std::fs::File;
+use std::fs::Permissions;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -14,16 +19,19 @@ use crate::process::Process;
 use crate::setting::Setting;
 use crate::wait;
 
-/// What it speaks, and whether it counts: counting costs it a write a message.
+/// What it speaks, and whether it counts or keeps: counting costs it a write a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Smtp,
+    CountingSmtp,
     CountingLmtp,
+    KeepingSmtp,
 }
 
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
     counters: File,
+    kept: PathBuf,
     _process: Process,
 }
 
@@ -36,7 +44,10 @@ impl Sink {
     /// The same on this address.
     pub(crate) fn start_at(setting: &Setting, kind: Kind, address: SocketAddr) -> Result<Sink> {
         process::need(&["smtp-sink"])?;
-        let counters = setting.folder("sink")?.join("counters");
+        let folder = setting.folder("sink")?;
+        // It writes there as somebody else.
+        fs::set_permissions(&folder, Permissions::from_mode(0o777))?;
+        let (counters, kept) = (folder.join("counters"), folder.join("kept"));
         let mut command = process::command("smtp-sink");
         // Without it, it takes 256 connections at once.
         command.args(["-m", "5000"]);
@@ -45,8 +56,14 @@ impl Sink {
         }
         match kind {
             Kind::Smtp => {}
+            Kind::CountingSmtp => {
+                command.arg("-c");
+            }
             Kind::CountingLmtp => {
                 command.args(["-L", "-c"]);
+            }
+            Kind::KeepingSmtp => {
+                command.arg("-D").arg(&kept);
             }
         }
         command.arg(address.to_string()).arg("1000");
@@ -56,6 +73,7 @@ impl Sink {
         Ok(Sink {
             address,
             counters: File::open(&counters)?,
+            kept,
             _process: process,
         })
     }
@@ -63,6 +81,15 @@ impl Sink {
     /// Where a gateway delivers to it.
     pub(crate) fn target(&self) -> String {
         format!("lmtp:{}", self.address)
+    }
+
+    /// The messages that were kept, one behind the other.
+    pub(crate) fn kept(&self) -> Result<String> {
+        match fs::read(&self.kept) {
+            Ok(octets) => Ok(String::from_utf8_lossy(&octets).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Messages so far.

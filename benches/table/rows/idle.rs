@@ -35,7 +35,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (name, tls, most) in [("plain", None, 4.0), ("TLS", Some(&trust), 16.0)] {
         let sizes = rounds(setting.options.few_rounds(), || {
-            measure(setting, &certificate, tls)
+            measure(setting, &certificate.section(), tls)
         })?;
         let line = |when, size: fn(&Sizes) -> f64| {
             let figures = sizes.iter().map(|sizes| (size(sizes), most));

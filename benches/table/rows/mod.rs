@@ -12,6 +12,7 @@ mod large;
 mod latency;
 mod queue;
 mod slow;
+mod submission;
 
 use anyhow::Result;
 
@@ -41,6 +42,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "checked",
         about: "SPF, DKIM and DMARC on signed mail, one message a connection, delivered by LMTP",
         run: checked::run,
+    },
+    Row {
+        name: "submission",
+        about: "mail of users: TLS, AUTH, a signature, relayed, one message a connection",
+        run: submission::run,
     },
     Row {
         name: "floods",
