@@ -128,6 +128,6 @@ pub(super) struct Rare {
     attempts: u32,
     recipients: u32,
     pub(super) large: u32,
-    held: Option<String>,
+    pub(super) held: Option<String>,
     marked: Vec<u32>,
 }

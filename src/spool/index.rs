@@ -24,6 +24,7 @@ use crate::spool::entry::Rare;
 use crate::spool::entry::Row;
 use crate::spool::entry::SECOND;
 use crate::spool::entry::Stored;
+use crate::spool::record::Deferral;
 
 /// For so few messages memory is not counted.
 const SMALL: usize = 1024;
@@ -83,9 +84,27 @@ impl Index {
 
     /// All messages in the order in which they came.
     pub(super) fn ids(&self) -> Vec<PackedId> {
-        let mut ids: Vec<_> = self.rows.iter().map(|row| row.key).collect();
+        let mut ids = self.keys();
         ids.sort_unstable();
         ids
+    }
+
+    /// All messages in no order.
+    pub(super) fn keys(&self) -> Vec<PackedId> {
+        self.rows.iter().map(|row| row.key).collect()
+    }
+
+    /// The message that came first.
+    pub(super) fn oldest(&self) -> Option<SpoolId> {
+        self.rows.iter().map(|row| row.key).min().map(SpoolId::from)
+    }
+
+    /// How many messages are held.
+    pub(super) fn held(&self) -> usize {
+        self.rare
+            .values()
+            .filter(|rare| rare.held.is_some())
+            .count()
     }
 
     /// The messages that have a file of their own.
@@ -239,6 +258,20 @@ impl Index {
         })
     }
 
+    /// The message is due `now`. None where it is not here, or was due by then.
+    pub(super) fn hasten(&mut self, id: SpoolId, now: u64) -> Option<Deferral> {
+        let mut hastened = None;
+        self.change(id, |entry| {
+            let due = now - now % SECOND;
+            if entry.state.due > due {
+                entry.state.due = due;
+                let attempts = entry.state.attempts;
+                hastened = Some(Deferral { due, attempts });
+            }
+        });
+        hastened
+    }
+
     /// The message is held. False where it is not here.
     pub(super) fn hold(&mut self, id: SpoolId, reason: String) -> bool {
         self.change(id, |entry| entry.state.held = Some(reason))
@@ -340,6 +373,18 @@ mod tests {
         assert!(index.large().eq([id(1)]));
         assert_eq!(index.mark(id(1), &[0]), Marked::Finished(Stored::InFile));
         assert!(index.rare.is_empty());
+    }
+
+    #[test]
+    fn a_message_is_hastened_and_never_put_off_by_it() {
+        let mut index = Index::default();
+        index.insert(id(1), entry(1));
+        index.defer(id(1), 9_000_000, 3);
+        let deferral = index.hasten(id(1), 7_000_001).unwrap();
+        assert_eq!((deferral.due, deferral.attempts), (7_000_000, 3));
+        assert!(index.hasten(id(1), 8_000_000).is_none());
+        assert!(index.hasten(id(2), 8_000_000).is_none());
+        assert_eq!(index.find(id(1)).unwrap().state.due, 7_000_000);
     }
 
     #[test]

@@ -127,7 +127,8 @@ impl Library {
         Ok(Draft::accept(id, &meta, body, kept.body_checksum))
     }
 
-    fn find(&self, id: SpoolId, part: Part) -> Result<(Kept, State, Stored), Error> {
+    /// Blocks on the disk.
+    pub(super) fn find(&self, id: SpoolId, part: Part) -> Result<(Kept, State, Stored), Error> {
         loop {
             let Some(entry) = locked(&self.index).find(id) else {
                 return Err(Error::Unknown { id });

@@ -53,6 +53,7 @@ mod lines;
 mod loading;
 mod lock;
 pub mod log;
+mod look;
 #[cfg(test)]
 mod model_tests;
 mod notes;
@@ -119,6 +120,9 @@ pub use crate::spool::arrivals::Arrivals;
 pub use crate::spool::clock::SessionClock;
 pub use crate::spool::config::Config;
 pub use crate::spool::error::Error;
+pub use crate::spool::look::Depth;
+pub use crate::spool::look::Look;
+pub use crate::spool::look::Standing;
 
 /// Octets that are read in one go.
 const AHEAD: usize = 1 << 20;
