@@ -94,6 +94,16 @@ impl Outcome {
         }
     }
 
+    /// Whoever looks after this server has given the message up.
+    pub fn given_up() -> Outcome {
+        let text = "the postmaster of this site gave the message up";
+        Outcome {
+            fate: Fate::Failed,
+            reply: Response::ours(554, (5, 3, 0), text), // RFC 3463 §3.4: other mail system status
+            peer: None,
+        }
+    }
+
     /// This, from this peer.
     pub(super) fn from(self, peer: &Arc<Peer>) -> Outcome {
         Outcome {

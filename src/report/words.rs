@@ -105,6 +105,7 @@ fn advice(finding: &Finding) -> &'static str {
         (2, 3) | (3, 4) => "The message is too large for them. Send it with less attached.",
         (2, _) => "The mailbox takes no mail. Reach the recipient in another way.",
         (4, 6) => "Mail for this address goes in a circle. Their postmaster has to mend that.",
+        (3, 0) if finding.speaker().is_none() => "The postmaster of this server can tell why.",
         (5, 3) => "Send the message to fewer recipients at a time.",
         (6, _) => "Their server cannot take a message of this form, or an address in it.",
         (7, _) => {

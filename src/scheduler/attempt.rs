@@ -79,8 +79,10 @@ impl Attempt {
     /// Makes the attempt. Ends by the deadlines of the delivery. Not cancel safe: when dropped, recipients
     /// may have the message without a mark.
     pub(super) async fn make(mut self, means: &Means<'_>) -> Ended {
-        if self.message.held {
-            return Ended::Gone;
+        // It may have been in memory for a while, and an order have held or finished it since.
+        match means.spool.standing(self.id) {
+            Some(standing) if !standing.held => self.message.open = standing.open,
+            Some(_) | None => return Ended::Gone,
         }
         match self.road.clone() {
             Road::Spread => {
@@ -170,6 +172,7 @@ impl Attempt {
             return Ok(());
         }
         match spool.load(self.id).await {
+            Ok(message) if message.held => Err(Ended::Gone),
             Ok(message) => {
                 *self.message = message;
                 Ok(())

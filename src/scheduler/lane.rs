@@ -84,8 +84,9 @@ pub(super) struct Lane {
     pub(super) road: Road,
     /// Those whose message is on disk.
     pub(super) on_disk: Line,
-    /// Those that are being read; empty where they were taken out meanwhile.
-    pub(super) reading: Vec<Waiting>,
+    /// Those that are being read, as they were asked for; None for one that was taken out meanwhile,
+    /// empty where all were.
+    pub(super) reading: Vec<Option<Waiting>>,
     pub(super) is_reading: bool,
     /// Those that were read.
     pub(super) read: VecDeque<Job>,

@@ -35,21 +35,28 @@ use crate::mail::id::SpoolId;
 #[derive(Debug)]
 pub(super) struct Lanes {
     pub(super) limits: Limits,
-    lanes: Vec<Lane>,
-    by_road: HashMap<Road, LaneId>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) by_road: HashMap<Road, LaneId>,
     /// Places in the list that were given up.
     vacant: Vec<LaneId>,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) pauses: BinaryHeap<Reverse<(Instant, LaneId)>>,
     pub(super) paces: Paces,
     pub(super) line: VecDeque<LaneId>,
     /// Those that wait until fewer are tried of which nobody knows whether they take mail.
     pub(super) trials: VecDeque<LaneId>,
-    /// With whether each was begun on trial.
-    pub(super) running: HashMap<(SpoolId, LaneId), bool>,
+    pub(super) running: HashMap<(SpoolId, LaneId), Begun>,
     /// Lanes that are being read for.
     pub(super) readings: usize,
     pub(super) on_trial: usize,
+}
+
+/// An attempt under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    pub(super) on_trial: bool,
+    /// What it leaves is not to be put back: an order has taken its message out of the lanes.
+    pub(super) withdrawn: bool,
 }
 
 /// Which attempts may run at once, and how many lanes are kept though they are idle.
@@ -140,7 +147,8 @@ impl Lanes {
     /// How many wait in this lane for their turn.
     pub(super) fn queued(&self, lane: LaneId) -> usize {
         let lane = self.of(lane);
-        lane.on_disk.len() + lane.reading.len() + lane.read.len() + lane.fresh.len()
+        let reading = lane.reading.iter().flatten().count();
+        lane.on_disk.len() + reading + lane.read.len() + lane.fresh.len()
     }
 
     /// Puts a message that was stored just now at the end of its lane.
@@ -184,9 +192,9 @@ impl Lanes {
         }
     }
 
-    /// A read has ended. Gives whom it was for: each is to be put somewhere. None of them, where they
-    /// were gathered meanwhile.
-    pub(super) fn end_read(&mut self, lane: LaneId) -> Vec<Waiting> {
+    /// A read has ended. Gives whom it was for: each is to be put somewhere. None in the place of one
+    /// that was withdrawn meanwhile; nobody, where they were gathered.
+    pub(super) fn end_read(&mut self, lane: LaneId) -> Vec<Option<Waiting>> {
         self.readings -= 1;
         let this = self.of_mut(lane);
         this.is_reading = false;
@@ -216,14 +224,17 @@ impl Lanes {
     }
 
     /// An attempt has ended. To be followed by [`Lanes::up`] or [`Lanes::down`] where it showed how the
-    /// destination is, and by [`Lanes::let_go`] when nothing more is to be put into the lane.
-    pub(super) fn ended(&mut self, lane: LaneId, id: SpoolId, now: Instant) {
-        if let Some(on_trial) = self.running.remove(&(id, lane)) {
+    /// destination is, and by [`Lanes::let_go`] when nothing more is to be put into the lane. False where
+    /// nothing of its message is to be put back: it was withdrawn.
+    pub(super) fn ended(&mut self, lane: LaneId, id: SpoolId, now: Instant) -> bool {
+        let begun = self.running.remove(&(id, lane));
+        if let Some(begun) = begun {
             self.of_mut(lane).running -= 1;
-            self.on_trial -= usize::from(on_trial);
+            self.on_trial -= usize::from(begun.on_trial);
         }
         // A lane that found all places taken waits in line; this one may have left it.
         self.line_up(lane, now);
+        begun.is_none_or(|begun| !begun.withdrawn)
     }
 
     /// The destination was reached. True where it was down before.
@@ -277,14 +288,15 @@ impl Lanes {
     }
 
     /// Empties all lanes, and puts each message that waited or is under way once into this one, for
-    /// when it is due.
+    /// when it is due; not those that were withdrawn.
     pub(super) fn gather(&mut self, into: LaneId, now: Instant) {
-        let under_way = self.running.keys().map(|(id, _)| Waiting::new(*id, 1));
+        let under_way = self.running.iter().filter(|(_, begun)| !begun.withdrawn);
+        let under_way = under_way.map(|((id, _), _)| Waiting::new(*id, 1));
         let mut all: Vec<Waiting> = under_way.collect();
         for lane in &mut self.lanes {
             lane.put_down_all();
             lane.put_off = 0;
-            all.append(&mut lane.reading);
+            all.extend(lane.reading.drain(..).flatten());
             all.append(&mut lane.on_disk.take(usize::MAX));
         }
         self.of_mut(into).put_off = self.clock.gather(into, all, now);

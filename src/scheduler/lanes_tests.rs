@@ -81,7 +81,7 @@ struct Tried {
 
 /// Has the lane what it asked for.
 fn end_read(lanes: &mut Lanes, lane: LaneId, now: Instant) {
-    for waiting in lanes.end_read(lane) {
+    for waiting in lanes.end_read(lane).into_iter().flatten() {
         let job = Job {
             id: waiting.id(),
             attempts: waiting.attempts,

@@ -15,6 +15,9 @@
 //! for good as soon as the report for their sender is stored (`verdict`); a message that waits is
 //! deferred (`settle`), and its sender warned once where that takes long (`patience`).
 //!
+//! An operator may see all this and change its course (`orders`, `pick`); what was said last of those that
+//! wait is remembered for that (`replies`).
+//!
 //! # Limits
 //! The spool keeps one due time a message. Where recipients wait in several lanes, the last that was
 //! written counts after a restart, and a warning may name those of one lane alone.
@@ -23,9 +26,12 @@ mod attempt;
 pub mod config;
 mod lane;
 mod lanes;
+pub mod orders;
 mod pace;
 mod patience;
+mod pick;
 mod queue;
+mod replies;
 mod settle;
 mod start;
 mod verdict;
@@ -55,6 +61,7 @@ use queue::Running;
 use queue::Task;
 
 pub use config::Config;
+pub use orders::Orders;
 
 /// How long the goodbyes to all servers may take. Nothing depends on them.
 const GOODBYES: Duration = Duration::from_secs(2);
@@ -90,6 +97,11 @@ impl Scheduler {
         }
     }
 
+    /// What an operator asks of the queue, and tells it.
+    pub fn orders(&self) -> Orders {
+        Orders::new(Arc::clone(&self.queue))
+    }
+
     /// Delivers what arrives until told to `stop`, or the spool is gone; then starts nothing more, and
     /// gives the attempts that are under way until `drain` to end. What is not done then stays in the
     /// spool.
@@ -121,7 +133,7 @@ impl Scheduler {
                 () = &mut tending => {}
             }
         }
-        queue.state().stop();
+        queue.stop();
         let drained = async { while self.places.join_next().await.is_some() {} };
         // What is late is cut off: its recipients have no mark and are tried again after the start.
         let _ = timeout(drain, drained).await;

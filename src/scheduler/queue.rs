@@ -4,6 +4,7 @@
 //! it, and says how it ended; so a place that has mail before it goes on without waiting for anyone.
 //! Whoever leaves more to do than he does himself tells the one who opens places.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -12,6 +13,7 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Config;
@@ -25,6 +27,7 @@ use super::lane::Road;
 use super::lanes::Lanes;
 use super::lanes::Limits;
 use super::patience::Patience;
+use super::replies::Replies;
 use super::start::Start;
 use super::waiting::Waiting;
 use crate::delivery::Delivery;
@@ -46,6 +49,10 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// There is more to start, or something is due earlier than the one who waits for it thinks.
     pub(super) news: Notify,
+    /// An attempt has ended, or none will be begun any more.
+    pub(super) attempt_ended: Notify,
+    /// One order is carried out at a time.
+    pub(super) orders: Semaphore,
 }
 
 /// What changes.
@@ -57,9 +64,12 @@ pub(super) struct State {
     /// How many routes there were before this one.
     pub(super) generation: u64,
     pub(super) lanes: Lanes,
+    pub(super) replies: Replies,
+    /// Messages on which an order is being carried out. They are in no lane, and come into none.
+    pub(super) claimed: HashSet<SpoolId>,
     /// When somebody will look at what is due.
     wake: Option<Instant>,
-    stopped: bool,
+    pub(super) stopped: bool,
 }
 
 /// A job under way.
@@ -103,6 +113,8 @@ impl Queue {
             route,
             generation: 0,
             lanes: Lanes::new(limits, Instant::now()),
+            replies: Replies::default(),
+            claimed: HashSet::new(),
             wake: None,
             stopped: false,
         };
@@ -112,12 +124,20 @@ impl Queue {
             reporter,
             state: Mutex::new(state),
             news: Notify::new(),
+            attempt_ended: Notify::new(),
+            orders: Semaphore::new(1),
         })
     }
 
     /// Also after a panic under the lock: one message may be left in no lane until the next start.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing more is started.
+    pub(super) fn stop(&self) {
+        self.state().stopped = true;
+        self.attempt_ended.notify_waiters();
     }
 
     /// What there is to do for one place.
@@ -138,6 +158,7 @@ impl Queue {
     /// An attempt has ended.
     pub(super) fn ended(&self, running: &Running, ended: Ended) {
         self.state().ended(running, Some(ended), Instant::now());
+        self.attempt_ended.notify_waiters();
     }
 
     /// An attempt was cut off: by a fault in it, or because time is up.
@@ -145,17 +166,14 @@ impl Queue {
         let mut state = self.state();
         if !state.stopped {
             state.ended(running, None, Instant::now());
+            drop(state);
+            self.attempt_ended.notify_waiters();
             self.news.notify_one();
         }
     }
 }
 
 impl State {
-    /// Nothing more is started.
-    pub(super) fn stop(&mut self) {
-        self.stopped = true;
-    }
-
     /// When to look at what is due; whatever is due earlier from now on is news.
     pub(super) fn next_wake(&mut self) -> Option<Instant> {
         self.wake = self.lanes.next_wake();
@@ -200,9 +218,23 @@ impl State {
     }
 
     pub(super) fn arrived(&mut self, arrival: Arrival) {
-        if !arrival.held {
-            self.spread(Box::new(arrival));
+        let id = arrival.id;
+        if arrival.held || self.claimed.contains(&id) {
+            return;
         }
+        if arrival.content.is_none() {
+            // It may have been held or finished since it was read,
+            if self.spool.standing(id).is_none_or(|it| it.held) {
+                return;
+            }
+            // and one that was released may still be under way: it is looked at again after that.
+            if self.lanes.is_under_way(id) {
+                let waiting = Waiting::new(id, arrival.attempts);
+                self.lanes.bring_back(waiting, Instant::now());
+                return;
+            }
+        }
+        self.spread(Box::new(arrival));
     }
 
     /// Puts a message into the lane of each of its destinations.
@@ -246,6 +278,9 @@ impl State {
     fn read(&mut self, lane: LaneId, read: Vec<Result<Arrival, spool::Error>>, now: Instant) {
         let mut asked = self.lanes.end_read(lane).into_iter();
         for (read, waiting) in read.into_iter().zip(asked.by_ref()) {
+            let Some(waiting) = waiting else {
+                continue;
+            };
             match read {
                 Ok(message) => {
                     let job = Job {
@@ -259,7 +294,7 @@ impl State {
                 Err(error) => self.unreadable(lane, waiting, &error, now),
             }
         }
-        self.lanes.put_back(lane, asked, now);
+        self.lanes.put_back(lane, asked.flatten(), now);
         self.lanes.let_go(lane);
     }
 

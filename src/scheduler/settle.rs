@@ -34,10 +34,11 @@ enum Wait {
 impl State {
     /// An attempt has ended; None where it did so early.
     pub(super) fn ended(&mut self, running: &Running, ended: Option<Ended>, now: Instant) {
-        self.lanes.ended(running.lane, running.id, now);
+        let goes_on = self.lanes.ended(running.lane, running.id, now);
         let waiting = Waiting::new(running.id, running.attempts);
-        // Where the routes are new, `reroute` has put the message in line again.
-        let current = running.generation == self.generation;
+        // Where the routes are new, `reroute` has put the message in line again; where an order took it
+        // out, that decides.
+        let current = goes_on && running.generation == self.generation;
         match ended {
             Some(Ended::Tried(tried)) => self.settle(running, tried, current, now),
             Some(Ended::Spread(message)) if current => self.spread(message),
@@ -70,11 +71,13 @@ impl State {
             Wait::ForLane(resume) => resume.saturating_duration_since(now),
         };
         let host = self.host(running.lane);
+        let clock = SystemTime::now();
         for (index, reason) in &tried.left {
             let recipient = &tried.envelope.recipients[*index].address;
             events::deferred(running.id, recipient, &host, reason, attempt, next);
+            self.replies
+                .note(running.id, *index, reason, attempt, clock);
         }
-        let clock = SystemTime::now();
         let due = self.patience.due(tried.arrived, clock, clock + next);
         self.spool.defer(running.id, due, attempt);
         if !current {

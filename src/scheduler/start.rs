@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::lane::Job;
 use super::lane::LaneId;
 use super::lane::Road;
+use super::lanes::Begun;
 use super::lanes::Lanes;
-use super::waiting::Waiting;
 use crate::mail::id::SpoolId;
 
 /// The same message is under way; look again then.
@@ -117,7 +117,11 @@ impl Lanes {
         this.running += 1;
         let (road, on_trial) = (this.road.clone(), this.is_on_trial());
         self.on_trial += usize::from(on_trial);
-        self.running.insert((job.id, lane), on_trial);
+        let begun = Begun {
+            on_trial,
+            withdrawn: false,
+        };
+        self.running.insert((job.id, lane), begun);
         self.line_up(lane, now);
         Start::Try { lane, road, job }
     }
@@ -128,9 +132,10 @@ impl Lanes {
         if wanted == 0 {
             return None;
         }
-        this.reading = this.on_disk.take(wanted);
+        let taken = this.on_disk.take(wanted);
+        let ids = taken.iter().map(|waiting| waiting.id()).collect();
+        this.reading = taken.into_iter().map(Some).collect();
         this.is_reading = true;
-        let ids = this.reading.iter().map(Waiting::id).collect();
         self.readings += 1;
         Some(Start::Read { lane, ids })
     }
@@ -140,7 +145,7 @@ impl Lanes {
         if self.running.contains_key(&(job.id, lane)) {
             return true;
         }
-        *self.road(lane) == Road::Spread && self.running.keys().any(|(id, _)| *id == job.id)
+        *self.road(lane) == Road::Spread && self.is_under_way(job.id)
     }
 
     fn may_try(&self, lane: LaneId, now: Instant) -> bool {

@@ -113,6 +113,13 @@ impl Later {
     fn attempts(&self) -> u32 {
         u32::from(self.due_and_attempts as u16)
     }
+
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            key: self.key,
+            attempts: self.attempts(),
+        }
+    }
 }
 
 /// All that is put off.
@@ -165,11 +172,25 @@ impl Clock {
         if let Some(room) = too_much(self.later.len(), self.later.capacity()) {
             self.later.shrink_to(room);
         }
-        let waiting = Waiting {
-            key: later.key,
-            attempts: later.attempts(),
-        };
-        Some((later.lane, waiting))
+        Some((later.lane, later.waiting()))
+    }
+
+    /// Takes all of which this is true, in no order.
+    pub(super) fn take_those(&mut self, those: impl Fn(SpoolId) -> bool) -> Vec<(LaneId, Waiting)> {
+        let mut taken = Vec::new();
+        let mut all = std::mem::take(&mut self.later).into_vec();
+        all.retain(|Reverse(later)| {
+            let is_taken = those(later.key.into());
+            if is_taken {
+                taken.push((later.lane, later.waiting()));
+            }
+            !is_taken
+        });
+        if let Some(room) = too_much(all.len(), all.capacity()) {
+            all.shrink_to(room);
+        }
+        self.later = all.into();
+        taken
     }
 
     /// Moves all that is put off, and `others` as due at `now`, to one lane: each message once, with

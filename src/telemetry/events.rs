@@ -51,6 +51,11 @@ pub fn reload_refused(reason: &dyn Display) {
     error!(%reason, "configuration not reloaded, the old one stays in force");
 }
 
+/// An operator told the queue what to do with a message.
+pub fn ordered(id: SpoolId, order: &str, by: &str) {
+    info!(%id, order, by, "ordered");
+}
+
 /// A client has connected.
 pub fn connected(session: SessionId, peer: SocketAddr, service: &str) {
     counter!("gatepost_connections_total").increment(1);
