@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
@@ -70,6 +71,8 @@ use crate::verify::Verifier;
 
 /// How long deliveries under way may take to end when the gateway stops.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(30);
+/// How long an order that is being carried out may take then.
+const LAST_ORDERS: Duration = Duration::from_secs(10);
 
 /// Runs the gateway until SIGTERM or SIGINT. `path` is where a reload reads the configuration.
 ///
@@ -159,6 +162,8 @@ impl Gateway {
         mut signals: Signals,
     ) -> anyhow::Result<()> {
         let door = admin::bind(&self.config.admin).await?;
+        let control = self.config.admin.control_socket(&self.config.data_dir);
+        let control = admin::control::bind(&control)?;
         let (no_more_mail, no_more_attempts) = (CancellationToken::new(), CancellationToken::new());
 
         let mut beside = JoinSet::new();
@@ -168,7 +173,7 @@ impl Gateway {
             let health = self.health.clone();
             beside.spawn(admin::serve(
                 door,
-                metrics,
+                metrics.clone(),
                 health,
                 CancellationToken::new(),
             ));
@@ -176,6 +181,14 @@ impl Gateway {
 
         let mut outlet = JoinSet::new();
         let scheduler = self.scheduler();
+        let (mut desk, no_more_orders) = (JoinSet::new(), CancellationToken::new());
+        desk.spawn(admin::control::serve(
+            control,
+            scheduler.orders(),
+            self.health.clone(),
+            metrics,
+            no_more_orders.clone(),
+        ));
         outlet.spawn(scheduler.run(arrivals, no_more_attempts.clone(), LAST_ATTEMPTS));
 
         // One reload at a time; the next waits in the signal.
@@ -222,6 +235,8 @@ impl Gateway {
         }
         no_more_attempts.cancel();
         outlet.join_next().await;
+        no_more_orders.cancel();
+        let _ = timeout(LAST_ORDERS, desk.join_next()).await;
         self.parts.delivery.close().await;
         self.parts.spool.close().await;
         beside.shutdown().await;

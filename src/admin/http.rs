@@ -150,11 +150,13 @@ mod tests {
     async fn metrics_and_health_are_told_until_stopped() {
         let config = Config {
             listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 0))),
+            ..Config::default()
         };
         let listener = bind(&config).await.unwrap().unwrap();
         let address = listener.local_addr().unwrap();
         let taken = Config {
             listen: Listen::At(address),
+            ..Config::default()
         };
         assert!(bind(&taken).await.is_err());
 

@@ -11,6 +11,7 @@ mod dns;
 mod queue;
 mod runner;
 mod serve;
+mod status;
 mod user;
 
 use std::fmt;
@@ -39,12 +40,14 @@ use crate::config::fault::Faults;
         gatepost demo --once                 the whole job on loopback\n  \
         gatepost check && gatepost serve     with /etc/gatepost/gatepost.toml\n  \
         gatepost dns example.com             the records to publish\n  \
+        gatepost status                      how it goes, where mail waits\n  \
         gatepost queue verify                is all that was acknowledged as it was written\n  \
         gatepost user add anna@example.com   who may log in and send\n\n\
         Exit codes are those of sysexits(3): 64 wrong arguments, 65 a name or password that will not\n\
         do, or a key that is not the published one, 66 no such file, 67 no such user, 69 something\n\
         stands in the way, 73 a file cannot be made, 78 the configuration has faults; and 1 where the\n\
-        queue is damaged, a message could not be moved or a record is not published."
+        queue is damaged, there is no such message, one could not be moved or dealt with, or a record\n\
+        is not published."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -59,6 +62,7 @@ enum Command {
     Dkim(dkim::Arguments),
     Dns(dns::Arguments),
     Queue(queue::Arguments),
+    Status(status::Arguments),
     User(user::Arguments),
 }
 
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Dkim(arguments) => dkim::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::User(arguments) => user::run(&arguments),
     };
     status.into()

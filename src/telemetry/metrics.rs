@@ -196,6 +196,18 @@ impl Metrics {
         self.handle.run_upkeep();
         self.handle.render()
     }
+
+    /// What these counters stand at, over all their labels.
+    pub fn totals<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<u64> {
+        let text = self.render();
+        let total = |name: &str| {
+            let of_name = text.lines().filter_map(|line| line.strip_prefix(name));
+            let values = of_name.filter(|rest| rest.starts_with([' ', '{']));
+            let values = values.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+            values.sum::<f64>() as u64
+        };
+        names.map(total).collect()
+    }
 }
 
 /// So many sessions are open now.

@@ -24,6 +24,7 @@ mod in_memory;
 mod logins;
 mod next_hops;
 mod operate;
+mod orders;
 mod peers;
 mod proxy;
 mod queue;

@@ -1,8 +1,9 @@
-//! `gatepost queue`: looks at the queue on disk, and moves messages out of it and in. Nothing is ever
-//! locked up in our format.
+//! `gatepost queue`: looks at the queue and steers it while the gateway runs; checks it on disk, and
+//! moves messages out of it and in. Nothing is ever locked up in our format.
 
 mod export;
 mod import;
+pub(super) mod steer;
 mod verify;
 
 use std::fs;
@@ -24,9 +25,11 @@ use crate::cli::runner::Runner;
 use crate::config::Config;
 use crate::spool;
 
-/// Looks at the queue on disk, and moves messages out of it and in as plain files.
+/// Looks at the queue and steers it; checks it on disk, and moves messages as plain files.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
+    gatepost queue list --state deferred        of the running gateway\n  \
+    gatepost queue retry --domain example.com   now, whatever was planned\n  \
     gatepost queue verify                       also beside a running gateway\n  \
     gatepost queue export --to /var/tmp/queue   with the gateway stopped\n  \
     gatepost queue import /var/tmp/queue        there or on another machine\n\n\
@@ -41,6 +44,22 @@ enum Command {
     Verify(verify::Arguments),
     Export(export::Arguments),
     Import(import::Arguments),
+    List(steer::List),
+    Show(steer::Show),
+    /// Tries messages now, whatever was planned
+    #[command(after_help = "Example:\n  gatepost queue retry --domain example.com")]
+    Retry(steer::Order),
+    /// Keeps messages, and does not deliver them until they are released
+    Hold(steer::Hold),
+    /// Delivers messages that are held
+    #[command(after_help = "Example:\n  gatepost queue release 01JDQ4T9X2K.1")]
+    Release(steer::Order),
+    /// Gives messages up and tells their senders
+    #[command(after_help = "Example:\n  gatepost queue bounce --to '*@gone.example'")]
+    Bounce(steer::Order),
+    /// Drops messages; nobody is told
+    #[command(after_help = "Example:\n  gatepost queue delete --from spammer@example.net")]
+    Delete(steer::Order),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Status {
@@ -48,6 +67,13 @@ pub(super) fn run(arguments: &Arguments) -> Status {
         Command::Verify(arguments) => verify::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Import(arguments) => import::run(arguments),
+        Command::List(arguments) => steer::list(arguments),
+        Command::Show(arguments) => steer::show(arguments),
+        Command::Retry(arguments) => steer::order("retry", arguments),
+        Command::Hold(arguments) => steer::hold(arguments),
+        Command::Release(arguments) => steer::order("release", arguments),
+        Command::Bounce(arguments) => steer::order("bounce", arguments),
+        Command::Delete(arguments) => steer::order("delete", arguments),
     }
 }
 
@@ -121,7 +147,7 @@ fn refuse(error: &spool::Error) -> Status {
 }
 
 /// `1 message`, `2 messages`
-fn messages(count: usize) -> String {
+pub(super) fn messages(count: usize) -> String {
     match count {
         1 => "1 message".to_owned(),
         many => format!("{many} messages"),
