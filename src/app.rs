@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept;
 use crate::accept::Sockets;
+use crate::accept::local;
+use crate::accept::local::pickup;
+use crate::accept::local::pickup::Pickup;
 use crate::accept::privileges;
 use crate::accept::readiness;
 use crate::admin;
@@ -82,12 +85,17 @@ pub fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let metrics = metrics::install()?;
     let user = config.user.as_deref();
     privileges::make_data_dir(&config.data_dir, user)?;
+    let local = config.sendmail.directory.clone();
+    if let Some(directory) = &local {
+        privileges::make_dir(directory, 0o755, user)?;
+    }
     let sockets = Sockets::bind(&config.listen, config.default_listeners())?;
     match user {
         Some(user) => privileges::drop_to(user)?,
         None if privileges::is_root() => events::runs_as_root(),
         None => {}
     }
+    let door = local.as_deref().map(local::Door::open).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -95,7 +103,7 @@ pub fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let signals = Signals::listen()?;
         let (gateway, arrivals) = Gateway::build(path.to_owned(), config, log)?;
-        gateway.run(sockets, arrivals, metrics, signals).await
+        gateway.run(sockets, door, arrivals, metrics, signals).await
     })
 }
 
@@ -157,6 +165,7 @@ impl Gateway {
     async fn run(
         mut self,
         sockets: Sockets,
+        local_door: Option<local::Door>,
         arrivals: Arrivals,
         metrics: Metrics,
         mut signals: Signals,
@@ -194,12 +203,25 @@ impl Gateway {
         // One reload at a time; the next waits in the signal.
         let (reloads, reloading) = mpsc::channel(1);
         let clock = self.parts.spool.clock();
+        let ids: accept::Ids = Arc::new(move || clock.next(SystemTime::now()));
+        let mut dropped = JoinSet::new();
+        if let Some(directory) = &self.config.sendmail.directory {
+            let pickup = Pickup::new(
+                directory.clone(),
+                self.shared.clone(),
+                ids.clone(),
+                stored(self.parts.spool.clone()),
+                no_more_mail.clone(),
+            );
+            dropped.spawn(pickup.run());
+        }
         let mut intake = JoinSet::new();
         intake.spawn(accept::run(
             sockets,
+            local_door,
             self.config.limits.clone(),
             self.shared.clone(),
-            Arc::new(move || clock.next(SystemTime::now())),
+            ids,
             reloading,
             no_more_mail.clone(),
         ));
@@ -219,6 +241,10 @@ impl Gateway {
                         _ => anyhow!("no more connections are taken"),
                     });
                 }
+                Some(_) = dropped.join_next() => {
+                    events::part_ended("pickup");
+                    break Some(anyhow!("nothing that was dropped is taken any more"));
+                }
                 _ = outlet.join_next() => {
                     events::part_ended("scheduler");
                     break Some(anyhow!("nothing is delivered any more"));
@@ -233,6 +259,9 @@ impl Gateway {
         {
             events::cut_off(drained.aborted);
         }
+        let patience = self.config.limits.drain_timeout;
+        let _ = tokio::time::timeout(patience, dropped.join_next()).await;
+        dropped.shutdown().await;
         no_more_attempts.cancel();
         outlet.join_next().await;
         no_more_orders.cancel();
@@ -323,6 +352,8 @@ impl Gateway {
         keep("queue", &old.queue, &mut new.queue);
         keep("bounces", &old.bounces, &mut new.bounces);
         keep("admin", &old.admin, &mut new.admin);
+        let (kept, asked) = (&old.sendmail.directory, &mut new.sendmail.directory);
+        keep("sendmail.directory", kept, asked);
         keep("log.target", &old.log.target, &mut new.log.target);
     }
 }
@@ -389,7 +420,7 @@ fn shared(config: &Config, parts: &Parts, routing: &Arc<Routing>) -> anyhow::Res
         spf: config.spf.clone(),
         structure: config.structure.clone(),
         dmarc: config.dmarc.clone(),
-        submission: config.submission.stages(),
+        submission: config.submission_stages(),
         internal: config.internal.clone(),
     };
     let verifier = Verifier::new(parts.dns.clone(), hostname, &config.verify);
@@ -428,6 +459,18 @@ fn logins(config: &Config, bans: &Bans) -> anyhow::Result<Option<Logins>> {
         config: config.submission.logins.clone(),
         bans: bans.clone(),
     }))
+}
+
+/// How it is found out whether the spool has a message already.
+fn stored(spool: Spool) -> pickup::Stored {
+    Box::new(move |id| {
+        let spool = spool.clone();
+        Box::pin(async move {
+            spool.loaded().await.ok()?;
+            let found = spool.load(id).await.ok()?;
+            Some(found.envelope.recipients.len())
+        })
+    })
 }
 
 /// How the next hop of a domain is asked whether it knows a recipient. Who delivers and who decides

@@ -30,7 +30,7 @@ use crate::session::loopback;
 pub struct Limits {
     /// Connections at once in all.
     pub connections: u32,
-    /// Connections at once from one address.
+    /// Connections at once from one address, and through the local socket from one account.
     pub per_address: u32,
     /// Connections at once from one network: /24 of IPv4, /64 of IPv6.
     pub per_network: u32,
@@ -86,6 +86,7 @@ pub(super) fn name(reason: TurnedAway) -> &'static str {
         TurnedAway::TooManyInAll => "too many connections",
         TurnedAway::TooManyFromAddress => "too many from address",
         TurnedAway::TooManyFromNetwork => "too many from network",
+        TurnedAway::TooManyFromAccount => "too many from account",
         TurnedAway::TooFast => "too fast",
     }
 }
@@ -104,6 +105,8 @@ struct State {
     addresses: HashMap<IpAddr, u32>,
     /// Only networks with open connections.
     networks: HashMap<IpNet, u32>,
+    /// Only accounts of this machine with open connections.
+    accounts: HashMap<u32, u32>,
     /// Connections that each client may still open.
     allowances: Allowances,
 }
@@ -115,6 +118,7 @@ impl Gate {
             open: 0,
             addresses: HashMap::new(),
             networks: HashMap::new(),
+            accounts: HashMap::new(),
             allowances: Allowances::default(),
         };
         Gate {
@@ -145,7 +149,20 @@ impl Gate {
         Ok(Ticket {
             gate: Arc::clone(self),
             client: None,
+            account: None,
         })
+    }
+
+    /// Lets in an account of this machine, which may have as many connections as an address.
+    pub(super) fn admit_account(self: &Arc<Gate>, uid: u32) -> Result<Ticket, TurnedAway> {
+        let mut ticket = self.enter()?;
+        let mut state = self.state();
+        if state.accounts.get(&uid).copied().unwrap_or(0) >= state.limits.per_address {
+            return Err(TurnedAway::TooManyFromAccount);
+        }
+        *state.accounts.entry(uid).or_default() += 1;
+        ticket.account = Some(uid);
+        Ok(ticket)
     }
 
     /// No code that could panic runs under the lock, so that poison means nothing here.
@@ -160,6 +177,8 @@ pub(super) struct Ticket {
     gate: Arc<Gate>,
     /// None while unknown, and for exempt clients.
     client: Option<IpAddr>,
+    /// The account of this machine, for those that have come as one.
+    account: Option<u32>,
 }
 
 impl Ticket {
@@ -181,6 +200,9 @@ impl Drop for Ticket {
         state.open = state.open.saturating_sub(1);
         if let Some(ip) = self.client {
             state.release(ip);
+        }
+        if let Some(uid) = self.account {
+            leave(&mut state.accounts, &uid);
         }
     }
 }
@@ -363,6 +385,32 @@ mod tests {
         drop(first);
         assert_eq!(gate.state().open, 0);
         assert!(gate.state().networks.is_empty());
+    }
+
+    #[test]
+    fn an_account_has_as_many_connections_as_an_address() {
+        let limits = Limits {
+            connections: 4,
+            per_address: 2,
+            ..Limits::default()
+        };
+        let gate = gate(limits);
+        let mut inside = Vec::new();
+        for (uid, want) in [
+            (0, None),
+            (1000, None),
+            (1000, None),
+            (1000, Some(TurnedAway::TooManyFromAccount)),
+            (0, None),
+            (33, Some(TurnedAway::TooManyInAll)),
+        ] {
+            let got = gate.admit_account(uid);
+            assert_eq!(got.as_ref().err().copied(), want, "{uid}");
+            inside.extend(got);
+        }
+        inside.clear();
+        assert_eq!(gate.state().open, 0);
+        assert!(gate.state().accounts.is_empty());
     }
 
     #[test]

@@ -6,14 +6,19 @@
 //!
 //! A connection that finds a limit reached is told so and closed without costing a task. One that
 //! comes from a network with `proxy_protocol_from` has to begin with a PROXY header; from any other
-//! network such a header is what it looks like, a broken command.
+//! network such a header is what it looks like, a broken command. Users of this machine have a socket of
+//! their own ([`local`]).
 //!
 //! # Limits
 //!
 //! An address can't be taken while one of our own sockets holds the wildcard of its port: changing
 //! `0.0.0.0:25` to `192.0.2.1:25` needs a restart. Sockets are not taken over from systemd.
 
+use std::future::pending;
+use std::io;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +26,12 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
+use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::task::spawn_blocking;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +39,7 @@ use crate::mail::id::SessionId;
 use crate::session;
 use crate::session::Connection;
 use crate::session::Shared;
+use crate::session::Socket;
 use crate::session::TlsMode;
 use crate::session::TurnedAway;
 use crate::telemetry::events;
@@ -38,6 +47,7 @@ use crate::telemetry::metrics;
 
 mod limits;
 mod listeners;
+pub mod local;
 pub mod privileges;
 mod proxy;
 pub mod readiness;
@@ -87,6 +97,7 @@ pub struct Drained {
 /// cuts all sessions off.
 pub async fn run(
     sockets: Sockets,
+    door: Option<local::Door>,
     limits: Limits,
     shared: Arc<ArcSwap<Shared>>,
     ids: Ids,
@@ -103,20 +114,32 @@ pub async fn run(
         stop,
         sessions: JoinSet::new(),
     };
+    let door = door.map(Entrance::new).transpose()?;
     let mut pause = pin!(time::sleep(Duration::ZERO));
     let mut paused = false;
     loop {
         metrics::sessions(acceptor.sessions.len());
         tokio::select! {
             biased;
-            () = acceptor.stop.cancelled() => return Ok(acceptor.drain().await),
+            () = acceptor.stop.cancelled() => {
+                drop(door);
+                return Ok(acceptor.drain().await);
+            }
             Some(reload) = reloads.recv() => acceptor.reload(reload),
             Some(ended) = acceptor.sessions.join_next() => reap(ended),
             () = &mut pause, if paused => paused = false,
             next = acceptor.listeners.next(), if !paused => match next {
                 Ok(accepted) => acceptor.arrived(accepted),
                 Err((address, error)) => {
-                    events::accept_failed(address, &error);
+                    events::accept_failed(&address, &error);
+                    pause.as_mut().reset(time::Instant::now() + PAUSE);
+                    paused = true;
+                }
+            },
+            next = next_of(door.as_ref()), if !paused => match next {
+                Ok(stream) => acceptor.arrived_locally(stream),
+                Err((path, error)) => {
+                    events::accept_failed(&path.display(), &error);
                     pause.as_mut().reset(time::Instant::now() + PAUSE);
                     paused = true;
                 }
@@ -178,6 +201,31 @@ impl Acceptor {
         }
     }
 
+    /// Starts the session of an account of this machine, or turns it away.
+    fn arrived_locally(&mut self, stream: UnixStream) {
+        // It fails only where the client is gone already.
+        let Ok(peer) = stream.peer_cred() else {
+            return;
+        };
+        let (id, uid) = ((self.ids)(), peer.uid());
+        let ticket = match self.gate.admit_account(uid) {
+            Ok(ticket) => ticket,
+            Err(reason) => {
+                events::turned_away(Ipv4Addr::LOCALHOST.into(), limits::name(reason));
+                return session::turn_away(&Socket::Unix(stream), reason);
+            }
+        };
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
+        self.sessions.spawn(async move {
+            let _ticket = ticket;
+            let Ok(account) = spawn_blocking(move || local::name(uid)).await else {
+                return;
+            };
+            let connection = local::connection(id, account, "socket");
+            session::serve(Socket::Unix(stream), connection, shared.load_full(), stop).await;
+        });
+    }
+
     /// Takes other listeners and limits, all of them or none.
     fn reload(&mut self, reload: Reload) {
         let result = match self.listeners.rebind(&reload.listen, reload.defaults) {
@@ -234,8 +282,10 @@ impl Arrival {
             local: self.local,
             service: self.endpoint.service,
             tls: self.endpoint.tls,
+            account: None,
         };
-        session::serve(stream, connection, self.shared.load_full(), self.stop).await;
+        let socket = Socket::Tcp(stream);
+        session::serve(socket, connection, self.shared.load_full(), self.stop).await;
     }
 
     /// Finds out from the PROXY header who the client is, then goes on as for any other.
@@ -268,11 +318,40 @@ impl Arrival {
     fn turn_away(&self, stream: TcpStream, reason: TurnedAway) {
         events::turned_away(self.peer.ip(), limits::name(reason));
         match self.endpoint.tls {
-            TlsMode::Off | TlsMode::Starttls => session::turn_away(stream, reason),
+            TlsMode::Off | TlsMode::Starttls => {
+                session::turn_away(&Socket::Tcp(stream), reason);
+            }
             // Our words would be taken for a broken handshake, and a handshake is work.
             TlsMode::Implicit => drop(stream),
         }
     }
+}
+
+/// Where accounts of this machine come in, while the runtime watches it.
+struct Entrance {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Entrance {
+    fn new(door: local::Door) -> Result<Entrance, Error> {
+        let path = door.path;
+        match UnixListener::from_std(door.listener) {
+            Ok(listener) => Ok(Entrance { listener, path }),
+            Err(source) => Err(Error::WatchLocal { path, source }),
+        }
+    }
+}
+
+/// The next connection, where there is a door. Cancel safe.
+async fn next_of(door: Option<&Entrance>) -> Result<UnixStream, (PathBuf, io::Error)> {
+    let Some(door) = door else {
+        return pending().await;
+    };
+    let accepted = door.listener.accept().await;
+    accepted
+        .map(|(stream, _)| stream)
+        .map_err(|error| (door.path.clone(), error))
 }
 
 fn reap(ended: Result<(), tokio::task::JoinError>) {

@@ -59,18 +59,18 @@ pub enum Error {
         /// Whom we wanted to be.
         user: String,
     },
-    /// The data directory could not be made, read or given to the user.
-    #[error("cannot make the data directory {}", .path.display())]
+    /// A directory could not be made, read or given to the user.
+    #[error("cannot make the directory {}", .path.display())]
     Directory {
-        /// The data directory.
+        /// The directory.
         path: PathBuf,
         /// What the system says of it.
         source: io::Error,
     },
     /// It holds something and belongs to somebody else, so it may have been named by mistake.
-    #[error("the data directory {} belongs to another user; `chown -R {user} {}` gives it over", .path.display(), .path.display())]
+    #[error("the directory {} belongs to another user; `chown -R {user} {}` gives it over", .path.display(), .path.display())]
     NotOurs {
-        /// The data directory.
+        /// The directory.
         path: PathBuf,
         /// To whom it would have to belong.
         user: String,
@@ -108,10 +108,15 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Makes the data directory, for nobody but `user`. As root, an empty one (a fresh volume, say) is
-/// given to the user; one that holds something and belongs to somebody else is an error, for it may
-/// have been named by mistake.
+/// Makes the data directory, for nobody but `user`.
 pub fn make_data_dir(path: &Path, user: Option<&str>) -> Result<(), Error> {
+    make_dir(path, 0o700, user)
+}
+
+/// Makes a directory of `user`'s. As root, an empty one (a fresh volume, say) is given to the user; one
+/// that holds something and belongs to somebody else is an error, for it may have been named by mistake.
+/// The mode of one that is the user's already stays as it is.
+pub fn make_dir(path: &Path, mode: u32, user: Option<&str>) -> Result<(), Error> {
     let failed = |source| Error::Directory {
         path: path.to_owned(),
         source,
@@ -122,6 +127,7 @@ pub fn make_data_dir(path: &Path, user: Option<&str>) -> Result<(), Error> {
         }
         let mut private = fs::DirBuilder::new();
         private.mode(0o700).create(path).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     }
     let Some(user) = user.filter(|_| is_root()) else {
         return Ok(());
@@ -137,7 +143,7 @@ pub fn make_data_dir(path: &Path, user: Option<&str>) -> Result<(), Error> {
         });
     }
     let (uid, gid) = (owner.uid.as_raw(), owner.gid.as_raw());
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     chown(path, Some(uid), Some(gid)).map_err(failed)
 }
 

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -139,6 +140,14 @@ pub enum Error {
     Bind {
         /// Where we wanted to listen.
         address: SocketAddr,
+        /// What the system says of it.
+        source: io::Error,
+    },
+    /// The runtime would not take the socket for users of this machine.
+    #[error("cannot watch the socket {}", .path.display())]
+    WatchLocal {
+        /// Where it is.
+        path: PathBuf,
         /// What the system says of it.
         source: io::Error,
     },

@@ -10,6 +10,7 @@ pub mod fault;
 mod node;
 pub mod reader;
 pub mod routes;
+pub mod sendmail;
 #[cfg(test)]
 mod shipped;
 pub mod submission;
@@ -31,6 +32,7 @@ use crate::config::domains::Domains;
 use crate::config::fault::Fault;
 use crate::config::fault::Faults;
 use crate::config::reader::Reading;
+use crate::config::sendmail::Sendmail;
 use crate::config::submission::Submission;
 use crate::delivery;
 use crate::delivery::route::Route;
@@ -85,6 +87,8 @@ pub struct Config {
     pub session: session::Config,
     /// `[submission]`: who may log in, as whom they may send, and how much.
     pub submission: Submission,
+    /// `[sendmail]`: mail of this machine's own users.
+    pub sendmail: Sendmail,
     /// `[directory]`: how long an answer about a recipient is believed.
     pub directory: directory::Config,
     /// `[internal]`: whose mail is taken without a login.
@@ -128,6 +132,7 @@ impl Default for Config {
             bounces: report::Config::default(),
             session: session::Config::default(),
             submission: Submission::default(),
+            sendmail: Sendmail::default(),
             directory: directory::Config::default(),
             internal: pipeline::internal::Config::default(),
             spf: pipeline::spf::Config::default(),
@@ -218,6 +223,7 @@ impl Config {
         section("session", self.session.faults());
         section("submission", self.submission.faults());
         section("listen", self.submission_faults());
+        section("sendmail", self.sendmail.faults());
         section("directory", self.directory.faults());
         section("internal", self.internal.faults());
         section("spf", self.spf.faults());
@@ -247,6 +253,20 @@ impl Config {
             Some(_) => Defaults::MxAndSubmission,
             None => Defaults::Mx,
         }
+    }
+
+    /// What is put behind a name without a domain in mail of this machine's own users.
+    pub fn local_domain(&self) -> &Domain {
+        let is_ours = self.domains.contains_key(&self.hostname);
+        let first = self.domains.keys().next().filter(|_| !is_ours);
+        let named = self.sendmail.domain.as_ref();
+        named.or(first).unwrap_or(&self.hostname)
+    }
+
+    /// What the pipeline is told of mail of ours.
+    pub fn submission_stages(&self) -> pipeline::submission::Config {
+        let accounts = self.sendmail.accounts(self.local_domain(), &self.hostname);
+        self.submission.stages(accounts)
     }
 
     /// The networks whose machines may send to anywhere without a login; none without a listener for them.
@@ -564,6 +584,7 @@ mod tests {
             ("delivery", "recipients = 0"),
             ("queue", "attempts = 0"),
             ("submission", "timeout = '0s'"),
+            ("sendmail", "directory = 'spool'"),
             ("internal", "networks = ['0.0.0.0/0']"),
             ("spf", "fail = 'hold'"),
             ("structure", "missing_date = 'mark'"),
@@ -577,6 +598,27 @@ mod tests {
                 found[0].starts_with(&format!("4: {section}.{key}")),
                 "{found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_name_without_a_domain_gets_one_of_ours() {
+        for (text, want) in [
+            (
+                "[domains.'b.example']\n[domains.'a.example']\n",
+                "a.example",
+            ),
+            (
+                "[domains.'a.example']\n[domains.'mx.example.com']\n",
+                "mx.example.com",
+            ),
+            (
+                "[sendmail]\ndomain = 'c.example'\n[domains.'a.example']\n",
+                "c.example",
+            ),
+        ] {
+            let config = Config::parse(&format!("hostname = 'mx.example.com'\n{text}")).unwrap();
+            assert_eq!(config.local_domain().as_str(), want, "{text}");
         }
     }
 

@@ -81,8 +81,9 @@ impl Submission {
     }
 
     /// What the pipeline is told.
-    pub fn stages(&self) -> submission::Config {
+    pub(super) fn stages(&self, local: submission::local::Config) -> submission::Config {
         submission::Config {
+            local,
             senders: self.senders.clone(),
             limits: self.limits.clone(),
             repair: self.repair.clone(),

@@ -65,6 +65,9 @@ pub enum Service {
     Submission,
     /// Mail for the world from machines of ours, known by their networks.
     Internal,
+    /// Mail from users of this machine, whom the kernel names. No listener's: it has a socket of its own.
+    #[serde(skip_deserializing)]
+    Local,
 }
 
 impl Service {
@@ -74,6 +77,7 @@ impl Service {
             Service::Mx => "mx",
             Service::Submission => "submission",
             Service::Internal => "internal",
+            Service::Local => "local",
         }
     }
 }
@@ -261,7 +265,7 @@ impl Pipeline {
     ) -> Result<Address, Refusal> {
         match client.service {
             Service::Mx => {}
-            Service::Submission | Service::Internal => {
+            Service::Submission | Service::Internal | Service::Local => {
                 return self.submitted_recipient(client, case, to).await;
             }
         }
@@ -297,7 +301,7 @@ impl Pipeline {
     ) -> Result<Passed, Refusal> {
         match client.service {
             Service::Mx => {}
-            Service::Submission | Service::Internal => {
+            Service::Submission | Service::Internal | Service::Local => {
                 return self.submitted_message(client, case, envelope, received, now);
             }
         }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Client;
+use super::Service;
 use crate::mail::address::Domain;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
@@ -48,6 +49,8 @@ impl Hop<'_> {
         };
         // Writing to a String does not fail.
         let _ = match self.origin {
+            // There is no wire, and so no from and no protocol with a registered name.
+            _ if self.client.service == Service::Local => Ok(()),
             Origin::Named(name) => {
                 let name = name.map_or("unknown", Domain::as_str);
                 write!(field, "from {hello} ({name} {address})\r\n\t")
@@ -63,18 +66,26 @@ impl Hop<'_> {
         if let Some(login) = self.login {
             let _ = write!(field, "(Authenticated sender: {})\r\n\t", comment(login));
         }
-        let _ = write!(
-            field,
-            "by {} (Gatepost) with {} id {}",
-            self.hostname,
-            protocol(self.client, envelope),
-            self.id
-        );
+        let _ = match protocol(self.client, envelope) {
+            Some(protocol) => write!(field, "by {} (Gatepost) with {protocol}", self.hostname),
+            None => write!(field, "by {} (Gatepost{})", self.hostname, self.account()),
+        };
+        let _ = write!(field, " id {}", self.id);
         if let [one] = envelope.recipients.as_slice() {
             let _ = write!(field, "\r\n\tfor <{}>", one.address);
         }
         let _ = write!(field, ";\r\n\t{}\r\n", date(now));
         field
+    }
+
+    /// Which account of this machine sent it, where that may be told.
+    fn account(&self) -> String {
+        match (self.origin, self.client.login.as_deref()) {
+            (Origin::Hidden, _) | (_, None) => String::new(),
+            (Origin::Named(_) | Origin::Address, Some(login)) => {
+                format!(", from user {}", comment(login))
+            }
+        }
     }
 }
 
@@ -84,10 +95,13 @@ pub(super) fn date(now: SystemTime) -> String {
     jiff::fmt::rfc2822::to_string(&date.to_zoned(TimeZone::UTC)).unwrap_or_default()
 }
 
-/// RFC 3848, RFC 6531 §4.3
-fn protocol(client: &Client, envelope: &Envelope) -> &'static str {
+/// RFC 3848, RFC 6531 §4.3. None where mail came over no wire.
+fn protocol(client: &Client, envelope: &Envelope) -> Option<&'static str> {
+    if client.service == Service::Local {
+        return None;
+    }
     let (tls, login) = (client.tls.is_some(), client.login.is_some());
-    match (client.verb, envelope.smtputf8, tls, login) {
+    Some(match (client.verb, envelope.smtputf8, tls, login) {
         (_, true, true, true) => "UTF8SMTPSA",
         (_, true, true, false) => "UTF8SMTPS",
         (_, true, false, true) => "UTF8SMTPA",
@@ -97,7 +111,7 @@ fn protocol(client: &Client, envelope: &Envelope) -> &'static str {
         (Verb::Ehlo, false, true, false) => "ESMTPS",
         (Verb::Ehlo, false, false, false) => "ESMTP",
         (Verb::Helo, false, _, false) => "SMTP",
-    }
+    })
 }
 
 /// The name that the client gave itself, without what has a meaning in a header.
@@ -122,7 +136,6 @@ mod tests {
     use super::*;
     use crate::mail::address::ReversePath;
     use crate::mail::envelope::Recipient;
-    use crate::pipeline::Service;
     use crate::smtp::command::Hello;
 
     fn client() -> Client {
@@ -177,6 +190,36 @@ mod tests {
     }
 
     #[test]
+    fn mail_of_this_machine_came_by_no_protocol() {
+        let hostname = Domain::parse("mx.example").unwrap();
+        let client = Client {
+            service: Service::Local,
+            tls: None,
+            ..client()
+        };
+        let hop = |origin| Hop {
+            hostname: &hostname,
+            client: &client,
+            origin,
+            login: None,
+            id: "01JDQ4T9X2K.1".parse().unwrap(),
+        };
+        for (origin, want) in [
+            (
+                Origin::Address,
+                "Received: by mx.example (Gatepost, from user anna?x?) id 01JDQ4T9X2K.1;\r\n\t",
+            ),
+            (
+                Origin::Hidden,
+                "Received: by mx.example (Gatepost) id 01JDQ4T9X2K.1;\r\n\t",
+            ),
+        ] {
+            let field = hop(origin).field(&envelope(&[]), SystemTime::UNIX_EPOCH);
+            assert!(field.starts_with(want), "{field}");
+        }
+    }
+
+    #[test]
     fn the_protocol_has_its_registered_name() {
         let tls = || Some(("v".to_owned(), "c".to_owned()));
         let login = || Some("anna".to_owned());
@@ -201,7 +244,7 @@ mod tests {
                 smtputf8: utf8,
                 ..envelope(&[])
             };
-            assert_eq!(protocol(&client, &envelope), want);
+            assert_eq!(protocol(&client, &envelope), Some(want));
         }
     }
 }

@@ -24,7 +24,6 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +60,7 @@ pub use self::bans::Bans;
 pub use self::budget::Budget;
 pub use self::config::Config;
 pub use self::login::Logins;
+pub use self::stream::Socket;
 pub use crate::pipeline::Service;
 pub use crate::pipeline::loopback;
 
@@ -95,6 +95,17 @@ pub struct Connection {
     pub service: Service,
     /// How the listener does TLS.
     pub tls: TlsMode,
+    /// Whose it is, where the kernel says so: an account of this machine, which needs no login.
+    pub account: Option<Account>,
+}
+
+/// An account of this machine, and how its mail came to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// What it is called; its number, where it has no name.
+    pub name: String,
+    /// Stands in the log for the mechanism of a login: `socket` or `drop`.
+    pub by: &'static str,
 }
 
 /// What outlives a reload of what sessions know of clients. One a process; a clone is the same one.
@@ -164,6 +175,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// The largest message that is taken, in octets.
+    pub fn largest(&self) -> u64 {
+        self.rules.size
+    }
+}
+
 /// Why a client gets no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnedAway {
@@ -173,21 +191,25 @@ pub enum TurnedAway {
     TooManyFromAddress,
     /// The client's network has as many sessions as it may.
     TooManyFromNetwork,
+    /// The account of this machine has as many sessions as it may.
+    TooManyFromAccount,
     /// The client has opened as many sessions lately as it may.
     TooFast,
 }
 
 /// Says 421 to a client that gets no session, and hangs up. Never waits for the client.
-pub fn turn_away(stream: TcpStream, reason: TurnedAway) {
+pub fn turn_away(socket: &Socket, reason: TurnedAway) {
     let reply = match reason {
         TurnedAway::TooManyInAll => Reply::TOO_MANY_CONNECTIONS,
-        TurnedAway::TooManyFromAddress | TurnedAway::TooManyFromNetwork => Reply::TOO_MANY_FROM_YOU,
+        TurnedAway::TooManyFromAddress
+        | TurnedAway::TooManyFromNetwork
+        | TurnedAway::TooManyFromAccount => Reply::TOO_MANY_FROM_YOU,
         TurnedAway::TooFast => Reply::TOO_FAST,
     };
     let mut text = Vec::new();
     reply.write(&mut text);
     // A fresh socket has room for a line; a client that could not take it would be closed on anyway.
-    let _ = stream.try_write(&text);
+    let _ = socket.try_write(&text);
 }
 
 /// Runs one session to its end. On `stop` it finishes the transaction under way, then says 421.
@@ -195,7 +217,7 @@ pub fn turn_away(stream: TcpStream, reason: TurnedAway) {
 /// Not cancel safe: a message that is being stored when it is dropped is stored, and the client
 /// does not learn of it.
 pub async fn serve(
-    stream: TcpStream,
+    socket: Socket,
     connection: Connection,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -208,7 +230,7 @@ pub async fn serve(
         TlsMode::Implicit => Tls::Active,
     };
     let mut session = Session {
-        stream: Stream::new(stream),
+        stream: Stream::new(socket),
         server: Server::new(shared.rules.clone(), tls),
         shared: &shared,
         connection: &connection,
@@ -219,6 +241,11 @@ pub async fn serve(
         held_back: Duration::ZERO,
         stop: &stop,
     };
+    if let Some(account) = &connection.account {
+        session.server.known_as(account.name.clone());
+        let peer = connection.peer.ip();
+        events::logged_in(connection.id, peer, &account.name, &account.by);
+    }
     let ended = session.run().await;
     let stored = session.stored;
     if ended == Ended::TimedOut {
@@ -629,7 +656,7 @@ mod tests {
 
     /// The size of the future that `serve` gives.
     fn future<F>(
-        _serve: impl FnOnce(TcpStream, Connection, Arc<Shared>, CancellationToken) -> F,
+        _serve: impl FnOnce(Socket, Connection, Arc<Shared>, CancellationToken) -> F,
     ) -> usize {
         size_of::<F>()
     }

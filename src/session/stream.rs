@@ -19,6 +19,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
@@ -42,6 +43,25 @@ pub(super) enum Error {
     Lost(#[source] io::Error),
 }
 
+/// What a client has connected to us by.
+#[derive(Debug)]
+pub enum Socket {
+    /// From this machine or any other.
+    Tcp(TcpStream),
+    /// From this machine alone. There is never TLS on it.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Sends what the socket takes at once.
+    pub(super) fn try_write(&self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_write(octets),
+            Socket::Unix(stream) => stream.try_write(octets),
+        }
+    }
+}
+
 pub(super) struct Stream {
     io: Io,
     input: Vec<u8>,
@@ -50,16 +70,16 @@ pub(super) struct Stream {
 }
 
 enum Io {
-    Plain(TcpStream),
+    Plain(Socket),
     Tls(Box<TlsStream<TcpStream>>),
     /// Between the two, and after a handshake that failed.
     None,
 }
 
 impl Stream {
-    pub(super) fn new(stream: TcpStream) -> Stream {
+    pub(super) fn new(socket: Socket) -> Stream {
         Stream {
-            io: Io::Plain(stream),
+            io: Io::Plain(socket),
             input: Vec::new(),
             taken: 0,
             output: Vec::new(),
@@ -135,9 +155,10 @@ impl Stream {
         })
     }
 
-    /// Whether the client has sent something, without waiting longer than `patience`.
+    /// Whether the client has sent something, without waiting longer than `patience`. One of this
+    /// machine is not asked.
     pub(super) async fn talks_within(&mut self, patience: Duration) -> bool {
-        let Io::Plain(stream) = &self.io else {
+        let Io::Plain(Socket::Tcp(stream)) = &self.io else {
             return false;
         };
         if patience.is_zero() {
@@ -176,7 +197,7 @@ impl Stream {
         acceptor: &TlsAcceptor,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let Io::Plain(stream) = std::mem::replace(&mut self.io, Io::None) else {
+        let Io::Plain(Socket::Tcp(stream)) = std::mem::replace(&mut self.io, Io::None) else {
             return Err(Error::Closed);
         };
         match timeout_at(deadline, acceptor.accept(stream)).await {
@@ -239,7 +260,8 @@ impl Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self {
-            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Io::Plain(Socket::Tcp(stream)) => Pin::new(stream).poll_read(cx, buffer),
+            Io::Plain(Socket::Unix(stream)) => Pin::new(stream).poll_read(cx, buffer),
             Io::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Io::None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
@@ -253,7 +275,8 @@ impl AsyncWrite for Io {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Plain(Socket::Tcp(stream)) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Plain(Socket::Unix(stream)) => Pin::new(stream).poll_write(cx, bytes),
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
@@ -261,7 +284,8 @@ impl AsyncWrite for Io {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Plain(Socket::Tcp(stream)) => Pin::new(stream).poll_flush(cx),
+            Io::Plain(Socket::Unix(stream)) => Pin::new(stream).poll_flush(cx),
             Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Io::None => Poll::Ready(Ok(())),
         }
@@ -269,7 +293,8 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Plain(Socket::Tcp(stream)) => Pin::new(stream).poll_shutdown(cx),
+            Io::Plain(Socket::Unix(stream)) => Pin::new(stream).poll_shutdown(cx),
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::None => Poll::Ready(Ok(())),
         }
@@ -286,7 +311,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
         let (server, _) = listener.accept().await.unwrap();
-        (client.unwrap(), Stream::new(server))
+        (client.unwrap(), Stream::new(Socket::Tcp(server)))
     }
 
     #[tokio::test]

@@ -178,6 +178,11 @@ impl Server {
         self.mechanisms = Some(mechanisms);
     }
 
+    /// The client is known by other means than AUTH, under this name.
+    pub fn known_as(&mut self, name: String) {
+        self.login = Some(name);
+    }
+
     /// As whom the client has logged in.
     pub fn login(&self) -> Option<&str> {
         self.login.as_deref()

@@ -169,6 +169,29 @@ pub fn accepted(id: SpoolId, envelope: &Envelope, size: usize) {
     info!(%id, from = %envelope.from, login, recipients, size, "accepted");
 }
 
+/// A file of the drop directory was taken; what became of it is told under the session's id.
+pub fn picked_up(session: SessionId, file: &Path, login: &str) {
+    counter!("gatepost_drops_taken_total").increment(1);
+    info!(%session, file = %file.display(), login, "picked up");
+}
+
+/// A file of the drop directory cannot be taken now; it is tried again in `next`.
+pub fn drop_deferred(file: &Path, reason: &dyn Display, next: Duration) {
+    warn!(file = %file.display(), %reason, next = ?next, "not picked up");
+}
+
+/// A file of the drop directory will not be taken. It was set aside as `file`, or removed where it held
+/// nothing.
+pub fn drop_refused(file: &Path, login: &str, reason: &dyn Display) {
+    counter!("gatepost_drops_refused_total").increment(1);
+    error!(file = %file.display(), login, %reason, "drop refused, set aside");
+}
+
+/// The drop directory cannot be read, or a file in it be moved or removed.
+pub fn drop_failed(file: &Path, reason: &dyn Display) {
+    error!(file = %file.display(), %reason, "drop directory out of order");
+}
+
 /// Mail of ours was put right before it was stored. `fields` names what was added and taken out.
 pub fn repaired(id: SpoolId, fields: &str) {
     info!(%id, fields, "repaired");
@@ -298,7 +321,7 @@ pub fn listener_skipped(address: SocketAddr, reason: &dyn Display) {
 }
 
 /// A connection could not be accepted; accepting pauses briefly.
-pub fn accept_failed(address: SocketAddr, reason: &dyn Display) {
+pub fn accept_failed(address: &dyn Display, reason: &dyn Display) {
     counter!("gatepost_accept_failures_total").increment(1);
     error!(%address, %reason, "cannot accept connections");
 }

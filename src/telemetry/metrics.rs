@@ -22,6 +22,14 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("gatepost_logins_total", "Clients that logged in."),
     (
+        "gatepost_drops_taken_total",
+        "Files of the drop directory that were taken for a session.",
+    ),
+    (
+        "gatepost_drops_refused_total",
+        "Files of the drop directory that were set aside or removed.",
+    ),
+    (
         "gatepost_login_failures_total",
         "Logins that failed for a wrong password, an unknown user and the like.",
     ),

@@ -1,10 +1,12 @@
-//! Mail of ours for the world: from users who log in, and from machines of ours.
+//! Mail of ours for the world: from users who log in, from users of this machine, and from machines of
+//! ours.
 //!
-//! The same two phases as for mail from the world, with other stages. To send is granted by a login or
-//! by a listed network, and by nothing else. SPF, DMARC and the client's name are not looked at: who
+//! The same two phases as for mail from the world, with other stages. To send is granted by a login, by
+//! an account of this machine or by a listed network, and by nothing else. SPF, DMARC and the client's name are not looked at: who
 //! sends is known. What goes out is put right and signed.
 
 pub mod limits;
+pub mod local;
 pub mod repair;
 pub mod senders;
 
@@ -45,11 +47,13 @@ pub struct Config {
     pub limits: limits::Config,
     /// What is put right.
     pub repair: repair::Config,
+    /// Users of this machine.
+    pub local: local::Config,
 }
 
 /// Who sends. Whoever is neither may not.
 enum Submitter<'a> {
-    /// One of our users, by login.
+    /// One of our users, by login, or by the word of the kernel.
     User(User<'a>),
     /// A machine of ours, by its network.
     Machine,
@@ -105,9 +109,9 @@ impl Pipeline {
             if let Err(refusal) = user.check_header(&writers) {
                 self.enforce(config.senders.mode, client, case, "data", &refusal)?;
             }
-            if !writers.name_the_sender(user.login, &self.directory) {
+            if !writers.name_the_sender(user) {
                 // RFC 6532 §3.2: beyond ASCII it may stand only in a message that says so.
-                let own = self.directory.address_of(user.login);
+                let own = user.own_address();
                 sender = own.filter(|own| own.is_ascii() || envelope.smtputf8);
             }
         }
@@ -175,16 +179,27 @@ impl Pipeline {
     /// Who sends, and by what right. The one place that grants relaying.
     fn submitter<'a>(&'a self, client: &'a Client) -> Result<Submitter<'a>, Refusal> {
         match (client.service, client.login.as_deref()) {
-            (Service::Submission, Some(login)) => Ok(Submitter::User(User {
-                login,
-                config: &self.config.submission.senders,
-                directory: &self.directory,
-            })),
+            (Service::Submission, Some(login)) => Ok(Submitter::User(self.user(login, None))),
+            (Service::Local, Some(login)) => {
+                let local = &self.config.submission.local;
+                Ok(Submitter::User(self.user(login, Some(local))))
+            }
             (Service::Submission, None) => Err(Refusal::login_required()),
             (Service::Internal, _) if client.is_in(&self.config.internal.networks) => {
                 Ok(Submitter::Machine)
             }
-            (Service::Internal | Service::Mx, _) => Err(Refusal::not_our_machine()),
+            (Service::Internal | Service::Local | Service::Mx, _) => {
+                Err(Refusal::not_our_machine())
+            }
+        }
+    }
+
+    fn user<'a>(&'a self, login: &'a str, local: Option<&'a local::Config>) -> User<'a> {
+        User {
+            login,
+            local,
+            config: &self.config.submission.senders,
+            directory: &self.directory,
         }
     }
 
@@ -207,7 +222,10 @@ impl Pipeline {
             } else {
                 Origin::Address
             },
-            login: client.login.as_deref().filter(|_| repair.show_login),
+            login: client
+                .login
+                .as_deref()
+                .filter(|_| repair.show_login && client.service == Service::Submission),
             id: case.id,
         }
     }

@@ -17,6 +17,8 @@ use crate::pipeline::Mode;
 use crate::smtp::reply::Refusal;
 use crate::verify::author;
 
+use super::local;
+
 /// `[submission.senders]`: who may send as whom.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -83,15 +85,18 @@ impl Writers {
 
     /// Whether the From field alone says who sent it, as the login's own address. RFC 5322 §3.6.2
     /// wants a Sender field where it does not.
-    pub(super) fn name_the_sender(&self, login: &str, directory: &Directory) -> bool {
+    pub(super) fn name_the_sender(&self, user: &User<'_>) -> bool {
         self.sender.is_some()
-            || matches!(self.from.as_slice(), [one] if directory.may_send_as(login, one))
+            || user.is_trusted()
+            || matches!(self.from.as_slice(), [one] if user.owns(one))
     }
 }
 
 /// A login, and what it may send as.
 pub(super) struct User<'a> {
     pub(super) login: &'a str,
+    /// For an account of this machine.
+    pub(super) local: Option<&'a local::Config>,
     pub(super) config: &'a Config,
     pub(super) directory: &'a Directory,
 }
@@ -117,8 +122,30 @@ impl User<'_> {
         }
     }
 
+    /// Whether it speaks for others by trade, so that nothing is asked.
+    fn is_trusted(&self) -> bool {
+        self.local.is_some_and(|local| local.trusts(self.login))
+    }
+
+    /// Whether an address is the login's own, without a grant.
+    fn owns(&self, address: &Address) -> bool {
+        let delimiter = self.directory.delimiter();
+        self.directory.may_send_as(self.login, address)
+            || self
+                .local
+                .is_some_and(|local| local.owns(self.login, address, delimiter))
+    }
+
+    /// The address that stands for the login.
+    pub(super) fn own_address(&self) -> Option<Address> {
+        match self.local {
+            Some(local) => local.address_of(self.login),
+            None => self.directory.address_of(self.login),
+        }
+    }
+
     fn may_send_as(&self, address: &Address) -> bool {
-        if self.directory.may_send_as(self.login, address) {
+        if self.is_trusted() || self.owns(address) {
             return true;
         }
         let grants = self.config.grants.iter();
@@ -174,6 +201,7 @@ mod tests {
         ] {
             let user = User {
                 login,
+                local: None,
                 config: &config,
                 directory: &directory,
             };
@@ -187,6 +215,7 @@ mod tests {
         let (config, directory) = (config(), directory());
         let user = User {
             login: "anna",
+            local: None,
             config: &config,
             directory: &directory,
         };

@@ -20,7 +20,7 @@ pub(super) fn no_utf8_address() -> Response {
 }
 
 /// What this server cannot take, whoever it is for.
-pub(super) fn refused_for_all(
+pub fn refused_for_all(
     offered: &Capabilities,
     envelope: &Envelope,
     shape: Shape,
@@ -48,17 +48,13 @@ pub(super) fn refused_for_all(
 /// Whether sender or header need SMTPUTF8; a recipient can need it for itself. A message that came with
 /// SMTPUTF8 and makes no use of it goes without (RFC 6531 §3.4). Raw 8-bit header octets of a client
 /// that did not ask for SMTPUTF8 are passed on as they came.
-pub(super) fn needs_smtputf8(envelope: &Envelope, shape: Shape) -> bool {
+pub fn needs_smtputf8(envelope: &Envelope, shape: Shape) -> bool {
     envelope.from.address().is_some_and(|from| !from.is_ascii())
         || envelope.smtputf8 && shape.header == Octets::EightBit
 }
 
-pub(super) fn mail(
-    offered: &Capabilities,
-    envelope: &Envelope,
-    shape: Shape,
-    smtputf8: bool,
-) -> String {
+/// The MAIL command with its CRLF, and what of the envelope the server understands.
+pub fn mail(offered: &Capabilities, envelope: &Envelope, shape: Shape, smtputf8: bool) -> String {
     let mut line = format!("MAIL FROM:{}", envelope.from);
     if offered.size {
         line.push_str(&format!(" SIZE={}", shape.size)); // RFC 1870 §3
@@ -83,7 +79,8 @@ pub(super) fn mail(
     line
 }
 
-pub(super) fn rcpt(offered: &Capabilities, recipient: &Recipient) -> String {
+/// The RCPT command with its CRLF.
+pub fn rcpt(offered: &Capabilities, recipient: &Recipient) -> String {
     let mut line = format!("RCPT TO:<{}>", recipient.address);
     if offered.dsn {
         if let Some(notify) = notify(recipient.notify) {
