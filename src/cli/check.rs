@@ -113,8 +113,13 @@ fn outside(config: &Config) -> Vec<Trouble> {
         trouble("user".to_owned(), message);
         Runner::Ourselves
     });
-    if let Err(message) = check_data_dir(&config.data_dir, &runner) {
+    if let Err(message) = check_own_dir(&config.data_dir, &runner) {
         trouble("data_dir".to_owned(), message);
+    }
+    if let Some(directory) = &config.sendmail.directory
+        && let Err(message) = check_own_dir(directory, &runner)
+    {
+        trouble("sendmail.directory".to_owned(), message);
     }
     for (index, files) in config.tls.certificates.iter().enumerate() {
         let key = format!("tls.certificates[{}]", index + 1);
@@ -168,9 +173,9 @@ fn outside(config: &Config) -> Vec<Trouble> {
     troubles
 }
 
-/// Whether the one who will run the gateway can keep mail here, once the start has made the directory
+/// Whether the one who will run the gateway can have this directory, once the start has made the directory
 /// where there is none, and given it to the user where it is empty.
-fn check_data_dir(path: &Path, runner: &Runner) -> Result<(), String> {
+fn check_own_dir(path: &Path, runner: &Runner) -> Result<(), String> {
     let shown = path.display();
     let may_not_write = |path: &Path| {
         let (name, path) = (runner.name(), path.display());
@@ -285,6 +290,14 @@ fn may_relay(config: &Config) -> Vec<(&'static str, String)> {
         let networks = networks.iter().map(ToString::to_string);
         lines.push(("internal", networks.collect::<Vec<_>>().join(" ")));
     }
+    if let Some(directory) = &config.sendmail.directory {
+        let (path, trusted) = (directory.display(), config.sendmail.trusted_users.join(" "));
+        let text = format!(
+            "{path}, trusted {trusted}, domain {}",
+            config.local_domain()
+        );
+        lines.push(("sendmail", text));
+    }
     lines
 }
 
@@ -313,6 +326,7 @@ fn in_force_json(config: &Config) -> Value {
         "listen": config.listeners(), "admin": config.admin.listen.to_string(),
         "users": config.submission.users.as_ref().map(ToString::to_string),
         "senders": config.submission.senders.mode.to_string(), "internal": config.relaying_networks(),
+        "sendmail": config.sendmail.directory, "trusted_users": config.sendmail.trusted_users,
         "certificates": certificates(config), "checks": checks, "domains": domains,
         "signing": dkim::open(config).map(|signing| dkim::as_json(&signing)).unwrap_or_default(),
     })
@@ -418,12 +432,17 @@ mod tests {
     fn who_may_send_to_anywhere_is_told() {
         let text = "hostname = 'mx.example.com'\n[domains.'a.example']\n[submission]\nusers = 'file'\n\
                     [submission.senders]\nmode = 'observe'\n[internal]\nnetworks = ['10.1.0.0/16']\n\
-                    [[listen]]\nservice = 'internal'\naddress = '10.1.0.1:25'\n";
+                    [[listen]]\nservice = 'internal'\naddress = '10.1.0.1:25'\n\
+                    [sendmail]\ndirectory = '/var/spool/gatepost'\n";
         let config = Config::parse(text).unwrap();
         let want = [
             ("users", "file"),
             ("senders", "observe"),
             ("internal", "10.1.0.0/16"),
+            (
+                "sendmail",
+                "/var/spool/gatepost, trusted root, domain a.example",
+            ),
         ];
         assert_eq!(
             may_relay(&config),

@@ -10,10 +10,12 @@ mod dkim;
 mod dns;
 mod queue;
 mod runner;
+mod sendmail;
 mod serve;
 mod status;
 mod user;
 
+use std::env;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -45,9 +47,9 @@ use crate::config::fault::Faults;
         gatepost user add anna@example.com   who may log in and send\n\n\
         Exit codes are those of sysexits(3): 64 wrong arguments, 65 a name or password that will not\n\
         do, or a key that is not the published one, 66 no such file, 67 no such user, 69 something\n\
-        stands in the way, 73 a file cannot be made, 78 the configuration has faults; and 1 where the\n\
-        queue is damaged, there is no such message, one could not be moved or dealt with, or a record\n\
-        is not published."
+        stands in the way, 73 a file cannot be made, 75 try again, 77 not allowed, 78 the\n\
+         configuration has faults; and 1 where the queue is damaged, there is no such message, one\n\
+         could not be moved or dealt with, or a record is not published."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -62,6 +64,7 @@ enum Command {
     Dkim(dkim::Arguments),
     Dns(dns::Arguments),
     Queue(queue::Arguments),
+    Sendmail(sendmail::Arguments),
     Status(status::Arguments),
     User(user::Arguments),
 }
@@ -96,6 +99,8 @@ enum Status {
     NoUser = 67,
     Unavailable = 69,
     CannotCreate = 73,
+    TemporaryFailure = 75,
+    NoPermission = 77,
     Config = 78,
 }
 
@@ -107,6 +112,9 @@ impl From<Status> for ExitCode {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
+    if let Some(arguments) = sendmail::called(env::args_os()) {
+        return sendmail::run(arguments).into();
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -128,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Dkim(arguments) => dkim::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::Sendmail(arguments) => sendmail::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::User(arguments) => user::run(&arguments),
     };

@@ -32,6 +32,7 @@ mod queue_command;
 mod reload;
 mod reports;
 mod routes;
+mod sendmail;
 mod smuggling;
 mod spf_dmarc;
 mod starttls;

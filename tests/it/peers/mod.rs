@@ -12,5 +12,6 @@ mod dovecot_auth;
 mod next_hops;
 mod postfix;
 mod routes;
+mod sendmail;
 mod signing;
 mod submission;
