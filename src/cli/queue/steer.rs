@@ -25,7 +25,7 @@ use crate::cli::say;
 use crate::mail::id::SpoolId;
 
 /// Which messages are meant. All that is given has to be true of one.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Which {
     /// Names of messages, as list, the log and the 250 reply give them
     ids: Vec<SpoolId>,
@@ -79,7 +79,7 @@ impl Which {
 #[command(after_help = "Example:\n  \
     gatepost queue list --domain example.com --state deferred\n  \
     gatepost queue list --from '<>' --older-than 1d --json")]
-pub(super) struct List {
+pub(in crate::cli) struct List {
     #[command(flatten)]
     file: ConfigFile,
     #[command(flatten)]
@@ -87,6 +87,17 @@ pub(super) struct List {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
+}
+
+impl List {
+    /// All of the queue, in words.
+    pub(in crate::cli) fn all(file: ConfigFile) -> List {
+        List {
+            file,
+            which: Which::default(),
+            json: false,
+        }
+    }
 }
 
 /// Shows one message: its envelope, what the next hops said last, its header.
@@ -133,7 +144,7 @@ pub(super) struct Hold {
     reason: Option<String>,
 }
 
-pub(super) fn list(arguments: &List) -> Status {
+pub(in crate::cli) fn list(arguments: &List) -> Status {
     let filter = arguments.which.filter(false);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut count = 0;

@@ -25,9 +25,11 @@ use crate::accept::local;
 use crate::accept::local::handover;
 use crate::accept::local::handover::Refused;
 use crate::accept::local::handover::Verdict;
+use crate::cli::ConfigFile;
 use crate::cli::Status;
 use crate::cli::complain;
 use crate::cli::faults_text;
+use crate::cli::queue::steer;
 use crate::cli::say;
 use crate::cli::sources;
 use crate::cli::status_of;
@@ -102,7 +104,10 @@ pub(super) fn run(arguments: Arguments) -> Status {
         }
     };
     match options.mode {
-        Mode::Queue => return queue(),
+        Mode::Queue => {
+            let config = options.config;
+            return steer::list(&steer::List::all(ConfigFile { config }));
+        }
         // Packages call it when they are installed; what there is to do is none.
         Mode::Aliases | Mode::Flush => return Status::Ok,
         Mode::Deliver | Mode::Dialogue => {}
@@ -132,13 +137,6 @@ pub(super) fn run(arguments: Arguments) -> Status {
 
 /// What went wrong: how we end, and what we say.
 type Failed = (Status, String);
-
-fn queue() -> Status {
-    complain(
-        "sendmail: the queue cannot be shown yet; `gatepost queue verify` says how much is in it",
-    );
-    Status::Unavailable
-}
 
 /// The dialogue is the gateway's own; here octets are carried.
 fn dialogue(config: &Config, directory: &Path) -> Result<Status, Failed> {
