@@ -16,6 +16,9 @@ use moka::Expiry;
 use moka::sync::Cache;
 
 use crate::dns::Existence;
+use crate::dns::Proof;
+use crate::dns::Proven;
+use crate::dns::Tlsa;
 use crate::mail::address::Domain;
 
 /// What an entry costs beside its texts: the cache's own books, and what allocations are rounded up to.
@@ -31,6 +34,8 @@ pub(super) enum Kind {
     Exchangers,
     Names,
     Texts,
+    Associations,
+    Alias,
 }
 
 /// What there is of a kind.
@@ -40,6 +45,7 @@ pub(super) enum Records {
     Exchangers(Vec<(u16, String)>),
     Names(Vec<Domain>),
     Texts(Vec<Vec<u8>>),
+    Associations(Vec<Tlsa>),
     Nothing(Existence),
 }
 
@@ -48,6 +54,9 @@ pub(super) enum Records {
 pub(super) struct Answer {
     pub(super) records: Records,
     pub(super) lifetime: Duration,
+    pub(super) proof: Proof,
+    /// Where the aliases lead to that stand before the records; None where there are none.
+    pub(super) alias: Option<Domain>,
     read: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -56,7 +65,26 @@ impl Answer {
         Answer {
             records,
             lifetime,
+            proof: Proof::Insecure,
+            alias: None,
             read: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn proven(self, proof: Proof, alias: Option<Domain>) -> Answer {
+        Answer {
+            proof,
+            alias,
+            ..self
+        }
+    }
+
+    /// Records of this answer with what it is worth.
+    pub(super) fn with<T>(&self, found: T) -> Proven<T> {
+        Proven {
+            found,
+            proof: self.proof,
+            alias: self.alias.clone(),
         }
     }
 
@@ -80,9 +108,11 @@ impl Answer {
             Records::Exchangers(all) => all.iter().map(|(_, name)| 32 + name.len()).sum(),
             Records::Names(all) => all.iter().map(|name| 16 + name.as_str().len()).sum(),
             Records::Texts(all) => all.iter().map(|text| 24 + (1 + READ) * text.len()).sum(),
+            Records::Associations(all) => all.iter().map(|one| 32 + one.data.len()).sum(),
             Records::Nothing(_) => 0,
         };
-        OVERHEAD + records
+        let alias = self.alias.as_ref().map_or(0, |name| name.as_str().len());
+        OVERHEAD + records + alias
     }
 }
 
@@ -95,6 +125,8 @@ pub(super) fn key(kind: Kind, name: &str) -> String {
         Kind::Exchangers => 'm',
         Kind::Names => 'p',
         Kind::Texts => 't',
+        Kind::Associations => 'a',
+        Kind::Alias => 'c',
     });
     key.push_str(name.strip_suffix('.').unwrap_or(name));
     key.make_ascii_lowercase();

@@ -29,6 +29,8 @@ use crate::dns::Config;
 use crate::dns::Error;
 use crate::dns::Existence;
 use crate::dns::Server;
+use crate::dns::SetupError;
+use crate::dns::Tlsa;
 use crate::dns::answers::Answer;
 use crate::dns::answers::Kind;
 use crate::dns::answers::Records;
@@ -50,32 +52,40 @@ pub(super) async fn ask(
             Ok(Answer::new(records, left.min(config.max_ttl)))
         }
         Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => {
-            // RFC 8020 §2: only NXDOMAIN says that there is nothing, not an empty answer.
-            let existence = match nothing.response_code {
-                ResponseCode::NXDomain => Existence::DoesNotExist,
-                _ => Existence::Exists,
-            };
-            // RFC 2308 §5: without the SOA record nobody says for how long.
-            let said = Duration::from_secs(nothing.negative_ttl.unwrap_or(0).into());
-            let lifetime = said.clamp(config.negative_min_ttl, config.negative_max_ttl);
-            Ok(Answer::new(Records::Nothing(existence), lifetime))
+            let (code, ttl) = (nothing.response_code, nothing.negative_ttl);
+            Ok(self::nothing(config, code, ttl))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn record_type(kind: Kind) -> RecordType {
+/// The answer that there is nothing.
+pub(super) fn nothing(config: &Config, code: ResponseCode, ttl: Option<u32>) -> Answer {
+    // RFC 8020 §2: only NXDOMAIN says that there is nothing, not an empty answer.
+    let existence = match code {
+        ResponseCode::NXDomain => Existence::DoesNotExist,
+        _ => Existence::Exists,
+    };
+    // RFC 2308 §5: without the SOA record nobody says for how long.
+    let said = Duration::from_secs(ttl.unwrap_or(0).into());
+    let lifetime = said.clamp(config.negative_min_ttl, config.negative_max_ttl);
+    Answer::new(Records::Nothing(existence), lifetime)
+}
+
+pub(super) fn record_type(kind: Kind) -> RecordType {
     match kind {
         Kind::Ipv4 => RecordType::A,
         Kind::Ipv6 => RecordType::AAAA,
         Kind::Exchangers => RecordType::MX,
         Kind::Names => RecordType::PTR,
         Kind::Texts => RecordType::TXT,
+        Kind::Associations => RecordType::TLSA,
+        Kind::Alias => RecordType::CNAME,
     }
 }
 
 /// The records of a kind; others, such as aliases on the way, are left out.
-fn records(kind: Kind, answers: &[Record]) -> Records {
+pub(super) fn records(kind: Kind, answers: &[Record]) -> Records {
     let data = answers.iter().map(|record| &record.data);
     match kind {
         Kind::Ipv4 | Kind::Ipv6 => some(data.filter_map(|data| match (kind, data) {
@@ -102,6 +112,21 @@ fn records(kind: Kind, answers: &[Record]) -> Records {
             _ => None,
         }))
         .map(Records::Texts),
+        Kind::Associations => some(data.filter_map(|data| match data {
+            RData::TLSA(tlsa) => Some(Tlsa {
+                usage: tlsa.cert_usage.into(),
+                selector: tlsa.selector.into(),
+                matching: tlsa.matching.into(),
+                data: tlsa.cert_data.clone(),
+            }),
+            _ => None,
+        }))
+        .map(Records::Associations),
+        Kind::Alias => some(data.filter_map(|data| match data {
+            RData::CNAME(alias) => Domain::parse(&text(&alias.0)).ok(),
+            _ => None,
+        }))
+        .map(Records::Names),
     }
     .unwrap_or(Records::Nothing(Existence::Exists))
 }
@@ -119,7 +144,7 @@ pub(super) fn absolute(name: &str) -> Option<Name> {
 }
 
 /// A name as text without its final dot, its octets as they came.
-fn text(name: &Name) -> String {
+pub(super) fn text(name: &Name) -> String {
     let labels: Vec<_> = name.iter().map(String::from_utf8_lossy).collect();
     labels.join(".")
 }
@@ -145,10 +170,10 @@ pub(super) fn name_server(server: &Server) -> NameServerConfig {
 
 /// We ask over plain UDP and TCP. Given no TLS configuration the resolver reads the system's roots,
 /// and does not start where there are none, as in a small container.
-pub(super) fn trust_nobody() -> Result<ClientConfig, Error> {
+pub(super) fn trust_nobody() -> Result<ClientConfig, SetupError> {
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Temporary(error.to_string()))?
+        .map_err(|error| SetupError::Library(error.to_string()))?
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     Ok(config)

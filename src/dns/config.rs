@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -37,6 +38,26 @@ pub struct Config {
     /// That there is no such name or record is remembered for at most this long.
     #[serde(with = "humantime_serde")]
     pub negative_max_ttl: Duration,
+    /// Whom to believe that DNSSEC proves an answer. DANE rests on it.
+    pub dnssec: Dnssec,
+    /// The DNSKEY records from which `dnssec = "validate"` starts, one a line. Default: those of the root.
+    pub trust_anchors: Option<PathBuf>,
+}
+
+/// `dnssec`: who finds out whether DNSSEC proves an answer (RFC 4033 §7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dnssec {
+    /// Nobody: no answer counts as proven.
+    Off,
+    /// Resolvers on this machine: their word (the AD bit) cannot be forged on the way to us. Where one is
+    /// elsewhere, no answer counts as proven.
+    #[default]
+    Local,
+    /// The resolvers, wherever they are: the network to them has to be safe.
+    TrustAd,
+    /// We do, from the trust anchors down. Resolvers have to hand out signatures.
+    Validate,
 }
 
 impl Default for Config {
@@ -51,6 +72,8 @@ impl Default for Config {
             max_ttl: Duration::from_secs(24 * 3600),
             negative_min_ttl: Duration::from_secs(5),
             negative_max_ttl: Duration::from_secs(15 * 60),
+            dnssec: Dnssec::default(),
+            trust_anchors: None,
         }
     }
 }
@@ -83,6 +106,13 @@ impl Config {
                 self.negative_min_ttl > self.negative_max_ttl,
                 "negative_min_ttl",
                 "must not be longer than negative_max_ttl",
+            ),
+            (
+                self.trust_anchors
+                    .as_ref()
+                    .is_some_and(|path| !path.is_absolute()),
+                "trust_anchors",
+                "give the full path, from the first / on",
             ),
         ];
         checks
