@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::DEFAULT_VERSIONS;
 use tokio_rustls::rustls::DigitallySignedStruct;
 use tokio_rustls::rustls::Error;
@@ -25,6 +26,25 @@ pub fn client_config_any() -> Arc<ClientConfig> {
 }
 
 pub(super) fn any(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    with(versions, |provider| Arc::new(AnyCertificate { provider }))
+}
+
+/// A client that leaves it to `verifier` whether a certificate is believed.
+pub(super) fn verified_by(
+    verifier: impl FnOnce(Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier>,
+) -> Arc<ClientConfig> {
+    with(DEFAULT_VERSIONS, verifier)
+}
+
+/// `TLS1.2` or `TLS1.3`, of a connection whose handshake is done.
+pub fn version(connection: &ClientConnection) -> &'static str {
+    super::facts::version(connection)
+}
+
+fn with(
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: impl FnOnce(Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier>,
+) -> Arc<ClientConfig> {
     let provider = super::store::provider();
     #[expect(
         clippy::expect_used,
@@ -34,7 +54,7 @@ pub(super) fn any(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientC
         .with_protocol_versions(versions)
         .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
+        .with_custom_certificate_verifier(verifier(provider))
         .with_no_client_auth();
     Arc::new(config)
 }

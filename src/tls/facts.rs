@@ -1,6 +1,7 @@
 //! What a handshake came to, in the words of our Received field.
 
 use tokio_rustls::rustls::CipherSuite;
+use tokio_rustls::rustls::ConnectionCommon;
 use tokio_rustls::rustls::ProtocolVersion;
 use tokio_rustls::rustls::ServerConnection;
 
@@ -17,17 +18,21 @@ pub struct Facts {
 
 /// Reads them off a connection whose handshake is done.
 pub fn facts(connection: &ServerConnection) -> Facts {
-    let version = match connection.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => "TLS1.2",
-        Some(ProtocolVersion::TLSv1_3) => "TLS1.3",
-        _ => "unknown",
-    };
+    let version = version(connection);
     let suite = connection.negotiated_cipher_suite();
     let (cipher, bits) = suite.map_or(UNKNOWN, |suite| cipher(suite.suite()));
     Facts {
         version,
         cipher,
         bits,
+    }
+}
+
+pub(super) fn version<D>(connection: &ConnectionCommon<D>) -> &'static str {
+    match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLS1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLS1.3",
+        _ => "unknown",
     }
 }
 

@@ -18,8 +18,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use tokio_rustls::rustls;
 
+mod association;
 mod certificate;
 pub mod client;
+pub mod dane;
 mod facts;
 mod made;
 mod resolver;
