@@ -1,5 +1,5 @@
 //! The envelope: who sent a message, who is to get it, and what was asked for on the way
-//! (RFC 5321 §2.3.1, RFC 3461, RFC 6152, RFC 6531).
+//! (RFC 5321 §2.3.1, RFC 3461, RFC 6152, RFC 6531, RFC 8689).
 
 use std::net::IpAddr;
 
@@ -40,6 +40,9 @@ pub struct Envelope {
     /// The sender is likely not who it claims to be (SPF and DMARC failed), so it gets no bounce.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forged: bool,
+    /// No server may get it without TLS, and none that is not known to be the right one (RFC 8689).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requiretls: bool,
 }
 
 impl Envelope {
@@ -56,6 +59,7 @@ impl Envelope {
             hello: None,
             login: None,
             forged: false,
+            requiretls: false,
         }
     }
 }

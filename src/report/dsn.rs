@@ -133,6 +133,8 @@ fn charset(report: &Report<'_>, header: &[u8]) -> Charset {
 fn returned(report: &Report<'_>) -> Returned {
     let is_small = report.content.len() as u64 <= report.full_up_to;
     match (report.kind, report.envelope.ret) {
+        // RFC 8689 §5: what was not to be read on the way is not sent back.
+        (Kind::Failed, _) if report.envelope.requiretls => Returned::Header,
         (Kind::Failed, Some(Ret::Full)) => Returned::Full,
         (Kind::Failed, None) if is_small => Returned::Full,
         (Kind::Failed, None | Some(Ret::Headers)) => Returned::Header,

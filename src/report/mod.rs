@@ -195,7 +195,10 @@ impl Reporter {
         let signature = self.signing.fields(&self.from, &content, now)?;
         let signature = Content::from(Bytes::from(signature.unwrap_or_default()));
         let content = Content::join([signature, content]);
-        let envelope = envelope(to, &content);
+        let envelope = Envelope {
+            requiretls: message.envelope.requiretls, // RFC 8689 §5
+            ..envelope(to, &content)
+        };
         self.spool
             .store(id, envelope, content, Fate::Deliver)
             .await?;

@@ -466,6 +466,7 @@ impl Server {
             hello: self.hello.as_ref().map(|(_, hello)| hello.text.clone()),
             login: self.login.clone(),
             forged: false,
+            requiretls: false,
         }))
     }
 

@@ -88,6 +88,8 @@ struct Document {
     login: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     forged: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    requiretls: bool,
 }
 
 /// A recipient, where it is more than its address.
@@ -186,6 +188,7 @@ impl Portable {
             hello: envelope.hello.clone(),
             login: envelope.login.clone(),
             forged: envelope.forged,
+            requiretls: envelope.requiretls,
         };
         serde_json::to_string_pretty(&document).map(|text| text + "\n")
     }
@@ -233,6 +236,7 @@ impl Portable {
             hello: document.hello,
             login: document.login,
             forged: document.forged,
+            requiretls: document.requiretls,
         };
         let state = State {
             due,

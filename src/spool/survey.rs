@@ -332,6 +332,7 @@ mod tests {
                     hello: None,
                     login: None,
                     forged: false,
+                    requiretls: false,
                 };
                 let content = Content::from(Bytes::from(vec![b'x'; 20]));
                 let stored = spool.store(id(serial), envelope, content, Fate::Deliver);

@@ -21,6 +21,8 @@ pub struct Capabilities {
     pub dsn: bool,
     /// RFC 3207
     pub starttls: bool,
+    /// RFC 8689
+    pub requiretls: bool,
     /// RFC 1870: SIZE may be said.
     pub size: bool,
     /// The largest message in octets, where the server has a fixed limit.
@@ -57,6 +59,7 @@ impl Capabilities {
             "SMTPUTF8" => self.smtputf8 = true,
             "DSN" => self.dsn = true,
             "STARTTLS" => self.starttls = true,
+            "REQUIRETLS" => self.requiretls = true,
             "SIZE" => {
                 self.size = true;
                 // RFC 1870 §4: zero means that there is no fixed limit.

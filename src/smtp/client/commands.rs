@@ -65,6 +65,9 @@ pub fn mail(offered: &Capabilities, envelope: &Envelope, shape: Shape, smtputf8:
     if smtputf8 {
         line.push_str(" SMTPUTF8"); // RFC 6531 §3.4
     }
+    if envelope.requiretls && offered.requiretls {
+        line.push_str(" REQUIRETLS"); // RFC 8689 §4.2.1
+    }
     if offered.dsn {
         match envelope.ret {
             Some(Ret::Full) => line.push_str(" RET=FULL"), // RFC 3461 §4.3
