@@ -44,6 +44,7 @@ use crate::directory::Directory;
 use crate::directory::Probe;
 use crate::directory::users::Users;
 use crate::dns::Dns;
+use crate::dns::Dnssec;
 use crate::mail::address::Address;
 use crate::mail::address::ReversePath;
 use crate::mail::envelope::Recipient;
@@ -134,8 +135,13 @@ impl Gateway {
     fn build(path: PathBuf, config: Config, log: Log) -> anyhow::Result<(Gateway, Arrivals)> {
         let hostname = config.hostname.clone();
         let dns = Dns::new(&config.dns)?;
+        if !dns.proves() && config.dns.dnssec != Dnssec::Off {
+            events::nothing_proven();
+        }
         let delivery = Delivery::new(&config.delivery, hostname.clone(), dns.clone())?;
-        let delivery = delivery.listening_on(accept::Listen::ports(&config.listen));
+        let delivery = delivery
+            .listening_on(accept::Listen::ports(&config.listen))
+            .keeping_in(&config.data_dir);
         let routing = Arc::new(config.routing()?);
         let certificates = tls::Store::open(&config.tls, &hostname, &config.data_dir)?;
         let signing = signing(&config)?;
@@ -513,6 +519,9 @@ fn through(delivery: Arc<Delivery>, routing: Arc<Routing>) -> Through {
                         Some(peer) => peer.to_string(),
                         None => target.to_string(),
                     },
+                    tls: outcome
+                        .peer
+                        .and_then(|peer| peer.tls.as_deref().map(str::to_owned)),
                     reply: outcome.reply,
                 }
             })

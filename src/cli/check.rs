@@ -471,7 +471,7 @@ mod tests {
              dmarc     enforce: p=reject reject, p=quarantine mark, temperror defer\n\
              domain    a.example to maildir:/var/lib/gatepost/mail/{domain}/{local}, recipients any\n\
              domain    b.example to lmtp:unix:/run/dovecot/lmtp, recipients callout\n\
-             relay     mx, tls may\n\
+             relay     mx, tls published\n\
              route     smart: smtp:smart.example:587, tls verify, as us"
         );
     }

@@ -1,8 +1,12 @@
 //! `[delivery]`: how long a next hop may take, and how connections to it are used again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use super::route::Tls;
+use crate::mail::address::Domain;
 
 /// `[delivery]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -16,6 +20,11 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// How connections are used again.
     pub reuse: Reuse,
+    /// Whether the MTA-STS policies of destinations are fetched and followed (RFC 8461).
+    pub mta_sts: bool,
+    /// What is asked of TLS with the mail exchangers of these domains, whatever their route says and
+    /// they have published.
+    pub tls: BTreeMap<Domain, Tls>,
 }
 
 /// `[delivery.deadlines]`: what each wait may take (RFC 5321 §4.5.3.2). LMTP has the same.
@@ -74,6 +83,8 @@ impl Default for Config {
             addresses: 5,
             deadlines: Deadlines::default(),
             reuse: Reuse::default(),
+            mta_sts: true,
+            tls: BTreeMap::new(),
         }
     }
 }

@@ -1,20 +1,16 @@
-//! Makes connections: sockets, the hello, and as much TLS as the route asks for (RFC 3207, RFC 8314).
+//! Makes connections: sockets, the hello, and as much TLS as is asked for ([`super::security`]).
 //!
-//! The addresses of a target are tried in their order until one of them says hello. Opportunistic TLS
-//! (RFC 7435) takes any certificate; where it does not come off, the message goes in plain text, as
-//! it would have without the offer, and that is remembered for a while. LMTP is spoken as it is; it
-//! stays on the machine or on its network.
+//! The addresses of a target are tried in their order until one of them says hello and is as safe as
+//! it has to be. LMTP is spoken as it is; it stays on the machine or on its network.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use mail_send::SmtpClient;
-use mail_send::smtp::tls::build_tls_connector;
 use moka::sync::Cache;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
@@ -22,20 +18,32 @@ use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::broken::Broken;
+use super::config::Config;
 use super::config::Deadlines;
 use super::exchange::Exchange;
 use super::hosts;
+use super::hosts::Candidate;
 use super::hosts::Hosts;
 use super::next_hop::NextHop;
 use super::outcome::Outcome;
 use super::outcome::Peer;
 use super::route::Route;
 use super::route::Tls;
+use super::security;
+use super::security::Level;
+use super::security::Means;
+use super::security::Security;
+use super::security::Wish;
+use super::security::sts::Policies;
+use super::starttls::Handshakes;
+use super::starttls::NoTls;
 use super::target::Target;
+use super::trouble::Trouble;
+use super::trouble::tell;
 use crate::mail::address::Domain;
+use crate::mail::address::Host;
 use crate::smtp::client::Protocol;
 use crate::smtp::client::response::Response;
 use crate::telemetry::events;
@@ -61,28 +69,23 @@ pub(super) type Connected = Exchange<Box<dyn Stream>>;
 /// Makes connections.
 pub(super) struct Connector {
     pub(super) hosts: Hosts,
-    deadlines: Deadlines,
-    any_certificate: TlsConnector,
-    /// Made when it is first asked for: a machine without roots can do without.
-    trusted_certificate: OnceLock<Result<TlsConnector, String>>,
+    pub(super) deadlines: Deadlines,
+    pub(super) handshakes: Handshakes,
+    /// What an operator wants of single domains.
+    tls: BTreeMap<Domain, Tls>,
+    /// None where MTA-STS is not looked at.
+    pub(super) policies: Option<Policies>,
     without_tls: Cache<SocketAddr, ()>,
 }
 
-/// Why there is no TLS on a connection, which is spent.
-enum NoTls {
-    /// It did not come off: another connection may do without.
-    NotMade(Response),
-    /// The server breaks the protocol.
-    Broken(Response),
-}
-
 impl Connector {
-    pub(super) fn new(hosts: Hosts, deadlines: Deadlines) -> Result<Connector, String> {
+    pub(super) fn new(hosts: Hosts, config: &Config) -> Result<Connector, String> {
         Ok(Connector {
             hosts,
-            deadlines,
-            any_certificate: build_tls_connector(true)?,
-            trusted_certificate: OnceLock::new(),
+            deadlines: config.deadlines,
+            handshakes: Handshakes::new()?,
+            tls: config.tls.clone(),
+            policies: config.mta_sts.then(Policies::new),
             without_tls: Cache::builder()
                 .max_capacity(MOST_RESTING)
                 .time_to_live(TLS_REST)
@@ -90,11 +93,11 @@ impl Connector {
         })
     }
 
-    /// Connects to the first address of a target that answers, says LHLO or EHLO, and logs in where
-    /// the route says so.
-    pub(super) async fn connect(&self, target: &Target) -> Result<Connected, Outcome> {
+    /// Connects to the first address of a target that answers and is as safe as it has to be, says LHLO
+    /// or EHLO, and logs in where the route says so.
+    pub(super) async fn connect(&self, target: &Target, wish: Wish) -> Result<Connected, Outcome> {
         let route = target.route();
-        let mut connected = self.greeted(target).await?;
+        let mut connected = self.greeted(target, wish).await?;
         if let (Some(login), Some(file)) = (&route.login, &route.password_file) {
             let limit = self.deadlines.hello;
             let logged_in = connected.log_in(login, file);
@@ -111,29 +114,106 @@ impl Connector {
         Ok(connected)
     }
 
-    async fn greeted(&self, target: &Target) -> Result<Connected, Outcome> {
+    async fn greeted(&self, target: &Target, wish: Wish) -> Result<Connected, Outcome> {
         let route = target.route();
         if let NextHop::LmtpUnix(path) = &route.to {
             let peer = Arc::new(Peer {
                 name: path.display().to_string().into_boxed_str(),
                 address: None,
+                source: None,
+                tls: None,
             });
             let connected = self.unix(path, &peer, route).await;
             return connected.map_err(|reason| Outcome::unreachable(reason).from(&peer));
         }
         let nowhere = Response::ours(451, (4, 3, 5), "the target has no server");
         let mut failure = Outcome::unreachable(nowhere);
-        for peer in self.hosts.of(target).await? {
-            match self.tcp(&peer, route).await {
+        for candidate in self.hosts.of(target).await? {
+            let tried = self.try_one(target, wish, &candidate).await;
+            match tried {
                 Ok(connected) if self.is_us(&connected, target) => {
+                    let peer = Arc::clone(connected.peer());
                     connected.quit().await;
                     return Err(hosts::looping(target).from(&peer));
                 }
                 Ok(connected) => return Ok(connected),
-                Err(reason) => failure = Outcome::unreachable(reason).from(&peer),
+                // What may come off later counts more than what never will.
+                Err(outcome) if failure.peer.is_none() || outcome.may_come_off() => {
+                    failure = outcome;
+                }
+                Err(_) => {}
             }
         }
         Err(failure)
+    }
+
+    async fn try_one(
+        &self,
+        target: &Target,
+        wish: Wish,
+        candidate: &Candidate,
+    ) -> Result<Connected, Outcome> {
+        let mut peer = Peer {
+            name: candidate.name.clone(),
+            address: Some(candidate.address),
+            source: None,
+            tls: None,
+        };
+        let security = match self.security(target, wish, candidate).await {
+            Ok(security) => security,
+            Err(trouble) => {
+                tell(target, &peer, None, trouble.told());
+                return Err(trouble.outcome(wish).from(&Arc::new(peer)));
+            }
+        };
+        peer.tls = security.as_ref().map(|decided| decided.to_string().into());
+        let mut peer = Arc::new(peer);
+        let mut tried = self
+            .tcp(&mut peer, target.route(), security.as_ref(), wish)
+            .await;
+        if let Some(security) = &security {
+            tried = tried.map_err(|trouble| trouble.under(security));
+            let told = match (&tried, &security.against) {
+                (Ok(_), Some(refusal)) => Trouble::from(refusal.clone()).told(),
+                (Ok(connected), None) => connected.told(&security.level),
+                (Err(trouble), _) => trouble.told(),
+            };
+            tell(target, &peer, Some(security), told);
+            // RFC 8461 §5: what fails while a domain tests its policy is told, and the mail goes.
+            let has_failed = matches!(&tried, Err(trouble) if trouble.failure.is_some());
+            if security.level == Level::Trial && has_failed {
+                let may = security.without_trial();
+                peer = Arc::new(Peer {
+                    tls: Some(may.to_string().into()),
+                    ..Peer::clone(&peer)
+                });
+                tried = self.tcp(&mut peer, target.route(), Some(&may), wish).await;
+            }
+        }
+        tried.map_err(|trouble| trouble.outcome(wish).from(&peer))
+    }
+
+    /// What is asked of TLS with one server. None where there is no TLS, as with LMTP.
+    async fn security(
+        &self,
+        target: &Target,
+        wish: Wish,
+        candidate: &Candidate,
+    ) -> Result<Option<Security>, Trouble> {
+        let route = target.route();
+        let (NextHop::Mx(_) | NextHop::Smtp(_)) = route.to else {
+            return Ok(None);
+        };
+        let domain = target.host().and_then(Host::domain);
+        let written = domain.and_then(|domain| self.tls.get(domain).copied());
+        let asked = written.unwrap_or_else(|| route.tls());
+        let means = Means {
+            dns: &self.hosts.dns,
+            policies: self.policies.as_ref(),
+            tls: self.handshakes.trusted().ok(),
+        };
+        let decided = security::of(&means, asked, wish, domain, candidate).await;
+        decided.map(Some)
     }
 
     /// Whether a mail exchanger calls itself as we do. An operator's next hop may.
@@ -156,40 +236,59 @@ impl Connector {
         Ok(connected.boxed())
     }
 
-    async fn tcp(&self, peer: &Arc<Peer>, route: &Route) -> Result<Connected, Response> {
+    /// Our own address goes into `peer`.
+    async fn tcp(
+        &self,
+        peer: &mut Arc<Peer>,
+        route: &Route,
+        security: Option<&Security>,
+        wish: Wish,
+    ) -> Result<Connected, Trouble> {
         let stream = self.socket(peer, route).await?;
-        if let NextHop::Lmtp(_) = route.to {
+        let source = stream.local_addr().ok().map(|address| address.ip());
+        *peer = Arc::new(Peer {
+            source,
+            ..Peer::clone(peer)
+        });
+        let Some(security) = security else {
             let connected = self.greet(stream, peer, Protocol::Lmtp, route).await?;
             return Ok(connected.boxed());
-        }
+        };
         if route.implicit_tls {
-            let stream = self.shake_hands(stream, peer, route).await;
-            let stream = stream.map_err(NoTls::into_reason)?;
-            return self.greet(stream, peer, Protocol::Smtp, route).await;
+            let secure = self
+                .secure_from_the_start(stream, peer, route, security)
+                .await?;
+            return kept_promise(secure, wish).await;
         }
         let plain = self.greet(stream, peer, Protocol::Smtp, route).await?;
-        let tls = route.tls();
-        match (tls, plain.offered.starttls) {
-            (Tls::None, _) | (Tls::May, false) => return Ok(plain.boxed()),
-            (Tls::May, true) if self.rests(peer) => return Ok(plain.boxed()),
-            (Tls::Encrypt | Tls::Verify, false) => {
-                let text = "the server offers no TLS, and the route does without none";
-                return Err(Response::ours(451, (4, 7, 4), text));
+        match (&security.level, plain.offered.starttls) {
+            (Level::None, _) => return Ok(plain.boxed()),
+            (Level::May, false) => return Ok(plain.noting("not offered").boxed()),
+            (Level::May, true) if self.rests(peer) => {
+                return Ok(plain.noting("did not come off lately").boxed());
             }
-            (Tls::May | Tls::Encrypt | Tls::Verify, true) => {}
+            (Level::Encrypt | Level::Verify | Level::Trial | Level::Dane(_), false) => {
+                plain.quit().await;
+                return Err(Trouble::not_offered());
+            }
+            (Level::May | Level::Encrypt | Level::Verify | Level::Trial | Level::Dane(_), true) => {
+            }
         }
-        let reason = match (self.secure(plain, peer, route).await, tls) {
-            (Ok(connected), _) => return Ok(connected),
-            (Err(NoTls::NotMade(reason)), Tls::May) => reason,
-            (Err(reason), _) => return Err(reason.into_reason()),
+        let trouble = match (
+            self.secure(plain, peer, route, security).await,
+            &security.level,
+        ) {
+            (Ok(secure), _) => return kept_promise(secure, wish).await,
+            (Err(NoTls::NotMade(trouble)), Level::May) => trouble,
+            (Err(NoTls::NotMade(trouble) | NoTls::Broken(trouble)), _) => return Err(trouble),
         };
-        events::no_tls_with_host(peer, &reason);
+        events::no_tls_with_host(peer, &trouble.reason);
         if let Some(address) = peer.address {
             self.without_tls.insert(address, ());
         }
         let stream = self.socket(peer, route).await?;
         let plain = self.greet(stream, peer, Protocol::Smtp, route).await?;
-        Ok(plain.boxed())
+        Ok(plain.noting("did not come off").boxed())
     }
 
     fn rests(&self, peer: &Peer) -> bool {
@@ -197,7 +296,7 @@ impl Connector {
             .is_some_and(|address| self.without_tls.contains_key(&address))
     }
 
-    async fn greet<S>(
+    pub(super) async fn greet<S>(
         &self,
         stream: S,
         peer: &Arc<Peer>,
@@ -214,58 +313,8 @@ impl Connector {
     }
 
     /// The name that we give.
-    fn hello<'a>(&'a self, route: &'a Route) -> &'a Domain {
+    pub(super) fn hello<'a>(&'a self, route: &'a Route) -> &'a Domain {
         route.hello.as_ref().unwrap_or(&self.hosts.hostname)
-    }
-
-    /// The same connection under TLS.
-    async fn secure(
-        &self,
-        plain: Exchange<TcpStream>,
-        peer: &Arc<Peer>,
-        route: &Route,
-    ) -> Result<Connected, NoTls> {
-        let stream = plain.start_tls().await.map_err(NoTls::from)?;
-        let stream = self.shake_hands(stream, peer, route).await?;
-        let mut secure = Exchange::resume(stream, peer, Protocol::Smtp, self.deadlines);
-        // RFC 3207 §4.2: what was offered in plain text counts no more.
-        let hello = secure.hello(self.hello(route).as_str()).await;
-        hello.map_err(NoTls::from)?;
-        Ok(secure)
-    }
-
-    async fn shake_hands(
-        &self,
-        stream: TcpStream,
-        peer: &Peer,
-        route: &Route,
-    ) -> Result<Box<dyn Stream>, NoTls> {
-        let connector = match route.tls() {
-            Tls::Verify => self.trusted()?,
-            Tls::None | Tls::May | Tls::Encrypt => &self.any_certificate,
-        };
-        let client = SmtpClient {
-            stream,
-            timeout: self.deadlines.hello,
-        };
-        let client = client
-            .into_tls(connector, &peer.name)
-            .await
-            .map_err(|error| {
-                let text = format!("TLS with {peer} failed: {error}");
-                NoTls::NotMade(Response::ours(451, (4, 7, 5), &text))
-            })?;
-        Ok(Box::new(client.stream))
-    }
-
-    fn trusted(&self) -> Result<&TlsConnector, NoTls> {
-        let made = self
-            .trusted_certificate
-            .get_or_init(|| build_tls_connector(false));
-        made.as_ref().map_err(|error| {
-            let text = format!("no certificate can be verified: {error}");
-            NoTls::Broken(Response::ours(451, (4, 3, 5), &text))
-        })
     }
 
     async fn socket(&self, peer: &Peer, route: &Route) -> Result<TcpStream, Response> {
@@ -294,31 +343,13 @@ impl Connector {
     }
 }
 
-impl NoTls {
-    fn into_reason(self) -> Response {
-        match self {
-            NoTls::NotMade(reason) | NoTls::Broken(reason) => reason,
-        }
+/// Only a server that offers REQUIRETLS gets what asks for it (RFC 8689 §4.2.1).
+async fn kept_promise(secure: Connected, wish: Wish) -> Result<Connected, Trouble> {
+    if wish == Wish::Required && !secure.offered.requiretls {
+        secure.quit().await;
+        return Err(Trouble::no_requiretls());
     }
-}
-
-/// A server that hangs up over TLS, or says no to STARTTLS, may do without; what it says otherwise
-/// counts.
-impl From<Broken> for NoTls {
-    fn from(broken: Broken) -> NoTls {
-        match broken {
-            Broken::Refused { to: "STARTTLS", .. } | Broken::Closed { .. } | Broken::Io { .. } => {
-                NoTls::NotMade(broken.response())
-            }
-            Broken::Silence { .. }
-            | Broken::Stuck { .. }
-            | Broken::Malformed { .. }
-            | Broken::Unexpected(_)
-            | Broken::Refused { .. }
-            | Broken::Chatter
-            | Broken::TakenForAnother => NoTls::Broken(broken.response()),
-        }
-    }
+    Ok(secure)
 }
 
 fn cannot_connect(to: &Peer, error: &dyn fmt::Display) -> Response {

@@ -57,6 +57,8 @@ pub(super) struct Exchange<S> {
     name: Box<str>,
     protocol: Protocol,
     pub(super) offered: Capabilities,
+    /// Whether it goes under TLS.
+    pub(super) is_secure: bool,
     pub(super) deadlines: Deadlines,
     /// What came and was not read as a reply yet.
     buffer: BytesMut,
@@ -119,6 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             name: Box::default(),
             protocol,
             offered: Capabilities::default(),
+            is_secure: false,
             deadlines,
             buffer: BytesMut::new(),
             transactions: 0,
@@ -134,11 +137,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             name: self.name,
             protocol: self.protocol,
             offered: self.offered,
+            is_secure: self.is_secure,
             deadlines: self.deadlines,
             buffer: self.buffer,
             transactions: self.transactions,
             taken_for_another: self.taken_for_another,
         }
+    }
+
+    /// What came of TLS, for whoever looks at the peer.
+    pub(super) fn noting(mut self, what: &str) -> Exchange<S> {
+        let mut peer = Peer::clone(&self.peer);
+        peer.tls = peer.tls.map(|tls| format!("{tls}; {what}").into());
+        self.peer = Arc::new(peer);
+        self
     }
 
     /// With whom we speak.

@@ -22,12 +22,14 @@ use super::next_hop::EndpointHost;
 use super::next_hop::NextHop;
 use super::outcome::Fate;
 use super::outcome::Outcome;
-use super::outcome::Peer;
 use super::route::Route;
+use super::security::dane::Way;
 use super::target::Target;
 use crate::dns;
 use crate::dns::Dns;
 use crate::dns::Existence;
+use crate::dns::Proof;
+use crate::dns::Proven;
 use crate::mail::address::Domain;
 use crate::mail::address::Host;
 use crate::smtp::client::response::Enhanced;
@@ -43,12 +45,36 @@ pub(super) struct Hosts {
     pub(super) limit: usize,
 }
 
-/// A name, and where it was found.
-type Found = (Box<str>, Vec<IpAddr>);
+/// A server that may be tried.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    /// What we look for it by.
+    pub(super) name: Box<str>,
+    pub(super) address: SocketAddr,
+    /// How it was found. None for an address.
+    pub(super) way: Option<Arc<Way>>,
+}
+
+/// A host, and where it was found.
+struct Found {
+    name: Box<str>,
+    addresses: Vec<IpAddr>,
+    way: Option<Arc<Way>>,
+}
+
+impl Found {
+    fn at(address: IpAddr) -> Found {
+        Found {
+            name: address.to_string().into_boxed_str(),
+            addresses: vec![address],
+            way: None,
+        }
+    }
+}
 
 impl Hosts {
     /// At least one. None for a target that has no addresses, such as a unix socket.
-    pub(super) async fn of(&self, target: &Target) -> Result<Vec<Arc<Peer>>, Outcome> {
+    pub(super) async fn of(&self, target: &Target) -> Result<Vec<Candidate>, Outcome> {
         let route = target.route();
         let (found, port) = match (&route.to, target.host()) {
             (NextHop::Mx(port), Some(host)) => (self.exchangers(host, *port).await?, *port),
@@ -59,42 +85,45 @@ impl Hosts {
                 return Ok(Vec::new());
             }
         };
-        let peers: Vec<Arc<Peer>> = found
+        let candidates: Vec<Candidate> = found
             .into_iter()
-            .flat_map(|(name, addresses)| {
-                let usable = addresses.into_iter();
+            .flat_map(|found| {
+                let usable = found.addresses.into_iter();
                 let usable = usable.filter(|address| may_use(route, *address));
                 let usable = exchangers::interleave(usable.collect(), self.limit).into_iter();
-                usable.map(move |address| {
-                    Arc::new(Peer {
-                        name: name.clone(),
-                        address: Some(SocketAddr::new(address, port)),
-                    })
+                usable.map(move |address| Candidate {
+                    name: found.name.clone(),
+                    address: SocketAddr::new(address, port),
+                    way: found.way.clone(),
                 })
             })
             .take(self.limit)
             .collect();
-        if peers.is_empty() {
+        if candidates.is_empty() {
             let text =
                 format!("{target} has no address of a family that the route has a source for");
             return Err(later((4, 4, 1), &text));
         }
-        Ok(peers)
+        Ok(candidates)
     }
 
     /// A next hop that the operator named.
     async fn named(&self, endpoint: &Endpoint) -> Result<Found, Outcome> {
         let name = match &endpoint.host {
-            EndpointHost::Address(address) => return Ok((text(*address), vec![*address])),
+            EndpointHost::Address(address) => return Ok(Found::at(*address)),
             EndpointHost::Name(name) => name,
         };
         if name.as_str() == "localhost" {
             // RFC 6761 §6.3
-            let loopback = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-            return Ok((name.as_str().into(), loopback));
+            return Ok(Found {
+                name: name.as_str().into(),
+                addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+                way: None,
+            });
         }
-        match self.dns.addresses(name).await {
-            Ok(addresses) => Ok((name.as_str().into(), addresses)),
+        match self.dns.proven_addresses(name).await {
+            // Who it is for, an operator has said.
+            Ok(addresses) => Ok(found(name, addresses, &Serves::named())),
             Err(dns::Error::NotFound) => {
                 // Permanent for DNS, but the operator wrote the name and may still mend it.
                 Err(later((4, 4, 4), &format!("the DNS does not know {name}")))
@@ -107,28 +136,39 @@ impl Hosts {
         let domain = match host {
             Host::Domain(domain) => domain,
             Host::Literal(address) if self.is_us(*address, port) => return Err(looping(host)),
-            Host::Literal(address) => return Ok(vec![(text(*address), vec![*address])]),
+            Host::Literal(address) => return Ok(vec![Found::at(*address)]),
         };
-        let records = match self.dns.mx(domain.as_str()).await {
+        let records = match self.dns.proven_mx(domain.as_str()).await {
             Ok(records) => records,
-            Err(dns::Error::NotFound) => vec![(0, domain.to_string())], // RFC 5321 §5.1: implicit MX
+            // RFC 5321 §5.1: implicit MX. Whether that is proven, its addresses tell.
+            Err(dns::Error::NotFound) => Proven {
+                found: vec![(0, domain.to_string())],
+                proof: Proof::Secure,
+                alias: None,
+            },
             Err(error) => return Err(unanswered(domain, &error)),
         };
-        let order = exchangers::order(&records, &self.hostname, &mut rand::rng());
+        let serves = Serves {
+            domains: [domain.clone()].into_iter().chain(records.alias).collect(),
+            proof: records.proof,
+        };
+        let order = exchangers::order(&records.found, &self.hostname, &mut rand::rng());
         let exchangers = order.map_err(|reason| nobody(host, reason))?;
         let questions = exchangers
             .iter()
-            .map(|exchanger| self.dns.addresses(&exchanger.host));
+            .map(|exchanger| self.dns.proven_addresses(&exchanger.host));
         let answers = join_all(questions).await.into_iter();
         // Each is looked at below. No more are tried, whichever family the route may use.
         let most = self.limit.saturating_mul(2);
-        let answers = answers.map(|answer| answer.map(|all| exchangers::interleave(all, most)));
+        let fewer = |addresses: Proven<Vec<IpAddr>>| Proven {
+            found: exchangers::interleave(addresses.found, most),
+            ..addresses
+        };
+        let answers = answers.map(|answer| answer.map(fewer));
         let mut answered: Vec<_> = exchangers.into_iter().zip(answers).collect();
-        let is_us = |(_, answer): &&(Exchanger, Result<Vec<IpAddr>, dns::Error>)| {
-            let addresses = answer.iter().flatten();
-            addresses
-                .into_iter()
-                .any(|address| self.is_us(*address, port))
+        let is_us = |(_, answer): &&(Exchanger, Addresses)| {
+            let mut addresses = answer.iter().flat_map(|answer| &answer.found);
+            addresses.any(|address| self.is_us(*address, port))
         };
         if let Some(ours) = answered.iter().find(is_us).map(|(us, _)| us.preference) {
             answered.retain(|(exchanger, _)| exchanger.preference < ours);
@@ -137,16 +177,16 @@ impl Hosts {
             }
         }
         let mut silent = None;
-        let mut found = Vec::with_capacity(answered.len());
+        let mut all = Vec::with_capacity(answered.len());
         for (exchanger, answer) in answered {
             match answer {
-                Ok(addresses) => found.push((exchanger.host.as_str().into(), addresses)),
+                Ok(addresses) => all.push(found(&exchanger.host, addresses, &serves)),
                 Err(dns::Error::NotFound) => {}
                 Err(error) => silent = Some(unanswered(&exchanger.host, &error)),
             }
         }
-        match (found.is_empty(), silent) {
-            (false, _) => Ok(found),
+        match (all.is_empty(), silent) {
+            (false, _) => Ok(all),
             (true, Some(silent)) => Err(silent),
             (true, None) => Err(self.unknown(domain).await),
         }
@@ -193,8 +233,36 @@ fn may_use(route: &Route, address: IpAddr) -> bool {
     route.source.is_empty() || sources.any(|source| source.is_ipv4() == address.is_ipv4())
 }
 
-fn text(address: IpAddr) -> Box<str> {
-    address.to_string().into_boxed_str()
+/// Whose mail the hosts take, and whether that is proven.
+struct Serves {
+    domains: Vec<Domain>,
+    proof: Proof,
+}
+
+impl Serves {
+    fn named() -> Serves {
+        Serves {
+            domains: Vec::new(),
+            proof: Proof::Secure,
+        }
+    }
+}
+
+type Addresses = Result<Proven<Vec<IpAddr>>, dns::Error>;
+
+fn found(host: &Domain, addresses: Proven<Vec<IpAddr>>, serves: &Serves) -> Found {
+    let way = Way {
+        host: host.clone(),
+        domains: serves.domains.clone(),
+        exchange: serves.proof,
+        addresses: addresses.proof,
+        alias: addresses.alias,
+    };
+    Found {
+        name: host.as_str().into(),
+        addresses: addresses.found,
+        way: Some(Arc::new(way)),
+    }
 }
 
 fn nobody(host: &Host, reason: NoExchanger) -> Outcome {

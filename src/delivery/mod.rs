@@ -22,10 +22,14 @@ mod pool;
 mod return_path;
 pub mod route;
 pub mod routing;
+pub mod security;
 mod server;
+mod starttls;
 pub mod target;
+mod trouble;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
@@ -47,6 +51,7 @@ use next_hop::Mailboxes;
 use next_hop::NextHop;
 use outcome::Handover;
 use pool::Pool;
+use security::Wish;
 use server::Age;
 use server::Mail;
 
@@ -91,7 +96,7 @@ impl Delivery {
             ports: BTreeSet::new(),
             limit: config.addresses.max(1),
         };
-        let connector = Connector::new(hosts, config.deadlines);
+        let connector = Connector::new(hosts, config);
         Ok(Delivery {
             hostname,
             recipients: config.recipients.max(1),
@@ -104,6 +109,14 @@ impl Delivery {
     /// Where we listen ourselves: a mail exchanger at one of these ports of this machine is us.
     pub fn listening_on(mut self, ports: BTreeSet<u16>) -> Delivery {
         self.connector.hosts.ports = ports;
+        self
+    }
+
+    /// Keeps what destinations have asked for in this folder, beyond a restart. Reads what is there; blocks.
+    pub fn keeping_in(mut self, data_dir: &Path) -> Delivery {
+        if let Some(policies) = &mut self.connector.policies {
+            policies.open(data_dir.join("mta-sts"));
+        }
         self
     }
 
@@ -181,6 +194,7 @@ impl Delivery {
                     id,
                     envelope,
                     pieces,
+                    wish: Wish::Usual,
                 };
                 self.to_server(until, target, &mail, which).await
             }
@@ -190,6 +204,7 @@ impl Delivery {
                     id,
                     envelope,
                     pieces,
+                    wish: Wish::of(envelope, content),
                 };
                 self.to_server(until, target, &mail, which).await
             }
@@ -204,7 +219,7 @@ impl Delivery {
         }
         let mut wanted = Age::Used;
         loop {
-            let (mut connection, age) = match self.connection(target, wanted).await {
+            let (mut connection, age) = match self.connection(target, wanted, Wish::Usual).await {
                 Ok(connection) => connection,
                 Err(outcome) => return Answer::Unsure(outcome.reply),
             };

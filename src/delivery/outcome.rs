@@ -1,6 +1,7 @@
 //! What became of one recipient in one attempt.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -57,6 +58,11 @@ pub struct Peer {
     pub name: Box<str>,
     /// Where it was found. None for a unix socket.
     pub address: Option<SocketAddr>,
+    /// Our own address. None where there was no connection.
+    pub source: Option<IpAddr>,
+    /// What was asked of TLS with it, why, and what came of it: `dane: 1 TLSA record at
+    /// _25._tcp.mx1.example.com; TLS1.3`. None where it was not asked for.
+    pub tls: Option<Box<str>>,
 }
 
 impl Outcome {
@@ -82,6 +88,14 @@ impl Outcome {
             fate: Fate::Deferred(Cause::Destination),
             reply,
             peer: None,
+        }
+    }
+
+    /// Whether it is worth trying again.
+    pub(super) fn may_come_off(&self) -> bool {
+        match self.fate {
+            Fate::Deferred(_) => true,
+            Fate::Delivered(_) | Fate::Failed => false,
         }
     }
 

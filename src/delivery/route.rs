@@ -53,18 +53,22 @@ pub struct Route {
 
 /// What is asked of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Tls {
     /// It is not used.
     None,
     /// Used where offered, with any certificate; where it does not come off, the message goes in
     /// plain text (RFC 7435).
     May,
+    /// As the destination has published: DANE (RFC 7672), then MTA-STS (RFC 8461), else as `may`.
+    Published,
     /// No message goes without; any certificate will do.
     Encrypt,
     /// No message goes without, nor to a host whose certificate is not for its name and trusted by
     /// this system.
     Verify,
+    /// No message goes but to a host that its TLSA records know (RFC 7672).
+    DaneOnly,
 }
 
 /// So many messages in a time: `"20/s"`, `"100/min"`, `"1000/h"`.
@@ -106,17 +110,18 @@ impl Route {
     }
 
     /// What is asked of TLS: what is written, or `verify` where a password is sent or TLS comes first,
-    /// `may` elsewhere. Only SMTP has TLS.
+    /// `published` for mail exchangers, `may` elsewhere. Only SMTP has TLS.
     pub fn tls(&self) -> Tls {
         match (&self.to, self.tls) {
             (NextHop::Lmtp(_) | NextHop::LmtpUnix(_) | NextHop::Maildir(_), _) => Tls::None,
             (NextHop::Smtp(_) | NextHop::Mx(_), Some(tls)) => tls,
-            (NextHop::Smtp(_) | NextHop::Mx(_), None) => {
-                match self.login.is_some() || self.implicit_tls {
-                    true => Tls::Verify,
-                    false => Tls::May,
-                }
+            (NextHop::Smtp(_) | NextHop::Mx(_), None)
+                if self.login.is_some() || self.implicit_tls =>
+            {
+                Tls::Verify
             }
+            (NextHop::Mx(_), None) => Tls::Published,
+            (NextHop::Smtp(_), None) => Tls::May,
         }
     }
 
@@ -136,7 +141,7 @@ impl Route {
             (Some(_), Some(path)) if !path.is_absolute() => {
                 fault("password_file", "give the full path, from the first / on");
             }
-            (Some(_), Some(_)) if matches!(self.tls, Some(Tls::None | Tls::May)) => fault(
+            (Some(_), Some(_)) if may_do_without(self.tls) => fault(
                 "tls",
                 "anybody on the way could read the password; give \"verify\" or \"encrypt\"",
             ),
@@ -147,7 +152,7 @@ impl Route {
                 "implicit_tls",
                 "mail exchangers speak in the clear first; give to = \"smtp:HOST:465\"",
             ),
-            (true, NextHop::Smtp(_)) if matches!(self.tls, Some(Tls::None | Tls::May)) => fault(
+            (true, NextHop::Smtp(_)) if may_do_without(self.tls) => fault(
                 "tls",
                 "there is nothing without TLS; give \"verify\" or \"encrypt\"",
             ),
@@ -179,7 +184,7 @@ impl Route {
             NextHop::LmtpUnix(_) | NextHop::Lmtp(_) => false,
             NextHop::Maildir(_) => true,
         };
-        let tls = matches!(self.tls, Some(Tls::May | Tls::Encrypt | Tls::Verify));
+        let tls = !matches!(self.tls, None | Some(Tls::None));
         let local = matches!(self.to, NextHop::LmtpUnix(_));
         [
             ("tls", tls),
@@ -200,6 +205,10 @@ impl Route {
     }
 }
 
+fn may_do_without(tls: Option<Tls>) -> bool {
+    matches!(tls, Some(Tls::None | Tls::May | Tls::Published))
+}
+
 /// Where it leads, and the most of how.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -216,8 +225,10 @@ impl fmt::Display for Tls {
         f.write_str(match self {
             Tls::None => "none",
             Tls::May => "may",
+            Tls::Published => "published",
             Tls::Encrypt => "encrypt",
             Tls::Verify => "verify",
+            Tls::DaneOnly => "dane-only",
         })
     }
 }
@@ -301,7 +312,8 @@ mod tests {
     #[test]
     fn a_password_is_sent_only_to_who_is_verified_unless_told_otherwise() {
         for (text, want) in [
-            ("", Tls::May),
+            ("", Tls::Published),
+            ("to = 'smtp:h'", Tls::May),
             ("login = 'a'", Tls::Verify),
             ("to = 'smtp:h:465'\nimplicit_tls = true", Tls::Verify),
             ("login = 'a'\ntls = 'encrypt'", Tls::Encrypt),

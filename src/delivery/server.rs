@@ -11,6 +11,7 @@ use super::exchange::Again;
 use super::outcome::Cause;
 use super::outcome::Fate;
 use super::outcome::Outcome;
+use super::security::Wish;
 use super::target::Target;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SpoolId;
@@ -22,6 +23,8 @@ pub(super) struct Mail<'a> {
     pub(super) id: SpoolId,
     pub(super) envelope: &'a Envelope,
     pub(super) pieces: &'a [&'a [u8]],
+    /// What it asks of TLS.
+    pub(super) wish: Wish,
 }
 
 /// Whether a connection was used before, and so may have died unseen.
@@ -79,7 +82,7 @@ impl Delivery {
     async fn transaction(&self, target: &Target, mail: &Mail<'_>, which: &[usize]) -> Vec<Outcome> {
         let (mut wanted, mut bdat) = (Age::Used, true);
         loop {
-            let (mut connection, age) = match self.connection(target, wanted).await {
+            let (mut connection, age) = match self.connection(target, wanted, mail.wish).await {
                 Ok(connection) => connection,
                 Err(outcome) => return vec![outcome; which.len()],
             };
@@ -123,7 +126,9 @@ impl Delivery {
                 outcome.from(connection.peer())
             };
             let outcomes = done.answers.into_iter().map(outcome).collect();
-            if connection.settle(done.connection).await {
+            // One for mail that may do without is not for mail that may not.
+            let may_serve_others = age == Age::Used || mail.wish != Wish::NotRequired;
+            if connection.settle(done.connection).await && may_serve_others {
                 self.keep(target, connection).await;
             }
             return outcomes;
@@ -155,15 +160,18 @@ impl Delivery {
         &self,
         target: &Target,
         wanted: Age,
+        wish: Wish,
     ) -> Result<(Connected, Age), Outcome> {
+        // How safe one is that is kept, and what it offers, was decided for others.
         while wanted == Age::Used
+            && wish != Wish::Required
             && let Some(mut connection) = self.pool.take(target)
         {
             if connection.is_idle().await {
                 return Ok((connection, Age::Used));
             }
         }
-        let connected = self.connector.connect(target).await?;
+        let connected = self.connector.connect(target, wish).await?;
         Ok((connected, Age::New))
     }
 

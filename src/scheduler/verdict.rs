@@ -86,7 +86,9 @@ impl Verdict<'_> {
                         None => self.host,
                     };
                     let address = &self.message.envelope.recipients[recipient].address;
-                    events::delivered(self.id, address, host, &finding.reply, self.attempt, waited);
+                    let tls = outcome.peer.as_deref().and_then(|peer| peer.tls.as_deref());
+                    let (reply, attempt) = (&finding.reply, self.attempt);
+                    events::delivered(self.id, address, host, tls, reply, attempt, waited);
                     match handover {
                         Handover::Final => sorted.delivered.push(finding),
                         Handover::WishesUnknown => sorted.relayed.push(finding),

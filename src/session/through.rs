@@ -53,6 +53,8 @@ pub struct Answer {
     pub reply: Response,
     /// Who was to have it, for the log.
     pub host: String,
+    /// What was asked of TLS there, why, and what came of it; for the log, too.
+    pub tls: Option<String>,
 }
 
 /// What an answer means.
@@ -99,7 +101,8 @@ impl Session<'_> {
         match answer.verdict {
             Verdict::Taken => {
                 events::accepted(id, envelope, size);
-                events::delivered(id, to, host, reply, 1, began.elapsed());
+                let tls = answer.tls.as_deref();
+                events::delivered(id, to, host, tls, reply, 1, began.elapsed());
                 self.stored += 1;
             }
             Verdict::Later | Verdict::Never => events::passed_back(id, to, host, reply),
@@ -135,6 +138,7 @@ mod tests {
             verdict,
             reply,
             host: String::new(),
+            tls: None,
         };
         match answer.for_client() {
             Ok(reply) => reply.to_string(),

@@ -221,17 +221,18 @@ pub fn not_stored(id: SpoolId, reason: &dyn Display) {
     error!(%id, %reason, "not stored");
 }
 
-/// One recipient has the message.
+/// One recipient has the message. `tls` says what was asked of TLS, why, and what came of it.
 pub fn delivered(
     id: SpoolId,
     rcpt: &Address,
     host: &dyn Display,
+    tls: Option<&str>,
     reply: &dyn Display,
     attempt: u32,
     delay: Duration,
 ) {
     counter!("gatepost_delivered_total").increment(1);
-    info!(%id, %rcpt, %host, %reply, attempt, delay = ?delay, "delivered");
+    info!(%id, %rcpt, %host, tls, %reply, attempt, delay = ?delay, "delivered");
 }
 
 /// One recipient will be tried again in `next`.
@@ -409,6 +410,28 @@ pub fn passed_back(id: SpoolId, rcpt: &Address, host: &dyn Display, reason: &dyn
 pub fn no_tls_with_host(host: &dyn Display, reason: &dyn Display) {
     counter!("gatepost_host_tls_failures_total").increment(1);
     warn!(%host, %reason, "no tls with next hop");
+}
+
+/// What came of TLS with a mail exchanger, by whose word it was asked for.
+pub fn host_tls(policy: &'static str, result: &str) {
+    let result = result.to_owned();
+    counter!("gatepost_host_tls_total", "policy" => policy, "result" => result).increment(1);
+}
+
+/// A mail exchanger is not as safe as its domain's policy wants it, or the policy cannot be had.
+/// `result` is a word of RFC 8460 §4.3.
+pub fn host_not_safe(domain: &str, host: &str, policy: &str, result: &str, reason: &str) {
+    warn!(domain, host, policy, result, reason, "next hop not safe");
+}
+
+/// No answer of the DNS counts as proven, so that there is no DANE: a resolver is not on this machine.
+pub fn nothing_proven() {
+    warn!("no DNSSEC, no DANE; see dnssec in [dns]");
+}
+
+/// A policy of MTA-STS, or the folder of them, cannot be kept on disk; it lasts until the next start.
+pub fn sts_not_kept(file: &Path, reason: &dyn Display) {
+    warn!(file = %file.display(), %reason, "mta-sts policy not kept");
 }
 
 /// A next hop did not let us log in. Until it does, nothing goes by this route.

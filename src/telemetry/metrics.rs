@@ -122,6 +122,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "TLS handshakes with next hops that failed, after which mail went in plain text.",
     ),
     (
+        "gatepost_host_tls_total",
+        "What came of TLS with mail exchangers, by policy and result (RFC 8460).",
+    ),
+    (
         "gatepost_host_login_failures_total",
         "Times that a next hop did not let us log in.",
     ),
