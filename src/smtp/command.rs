@@ -85,6 +85,8 @@ pub struct Mail {
     pub ret: Option<Ret>,
     /// The sender's own name for the envelope, xtext of at most 100 octets (RFC 3461 §4.4).
     pub envid: Option<String>,
+    /// No server may get it without TLS (RFC 8689 §2).
+    pub requiretls: bool,
 }
 
 /// RCPT TO with its parameters.
@@ -174,6 +176,7 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
         smtputf8: false,
         ret: None,
         envid: None,
+        requiretls: false,
     };
     for parameter in parameters(rest) {
         let (name, value) = split(parameter);
@@ -187,6 +190,7 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
                 mail.body = Body::EightBitMime;
             }
             ("SMTPUTF8", None) => mail.smtputf8 = true,
+            ("REQUIRETLS", None) => mail.requiretls = true,
             ("RET", Some(value)) if value.eq_ignore_ascii_case("FULL") => {
                 mail.ret = Some(Ret::Full);
             }
@@ -197,7 +201,7 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
             ("ENVID", Some(value)) if is_xtext(value) && value.len() <= 100 => {
                 mail.envid = Some(value.to_owned());
             }
-            ("BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => return Err(bad()),
+            ("BODY" | "SMTPUTF8" | "REQUIRETLS" | "RET" | "ENVID", _) => return Err(bad()),
             // RFC 4954 §5: who a relay says has written the message; we believe no relay.
             ("AUTH", Some(_)) => {}
             _ if is_keyword(&name) => return Err(Reply::unknown_parameter(&name)),

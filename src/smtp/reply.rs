@@ -334,6 +334,10 @@ impl Reply {
         "An address beyond ASCII needs the SMTPUTF8 parameter of MAIL",
     );
 
+    /// RFC 8689 §4.1: over plain text the promise would be broken already.
+    pub const REQUIRETLS_WITHOUT_TLS: Reply =
+        Reply::fixed(530, (5, 7, 10), "REQUIRETLS needs a connection under TLS");
+
     /// RFC 1870 §6.1
     pub fn too_large(limit: u64) -> Reply {
         Reply::made(

@@ -293,8 +293,11 @@ impl Server {
                 self.rules.transactions, self.rules.recipients
             ),
         ];
-        if self.tls == Tls::Offered {
-            extensions.push("STARTTLS".to_owned());
+        match self.tls {
+            Tls::Offered => extensions.push("STARTTLS".to_owned()),
+            // RFC 8689 §2: offered only where it can be kept to.
+            Tls::Active => extensions.push("REQUIRETLS".to_owned()),
+            Tls::NotOffered => {}
         }
         // RFC 4954 §4, RFC 8314 §3.3: passwords are not even asked for in the open.
         if let (Some(mechanisms), Tls::Active) = (&self.mechanisms, self.tls)
@@ -318,6 +321,9 @@ impl Server {
         }
         if self.transaction.is_some() {
             return self.say(Reply::MAIL_ALREADY);
+        }
+        if mail.requiretls && self.tls != Tls::Active {
+            return self.say(Reply::REQUIRETLS_WITHOUT_TLS);
         }
         if mail.size.is_some_and(|size| size > self.rules.size) {
             return self.say(Reply::too_large(self.rules.size)); // RFC 1870 §6.1
@@ -466,7 +472,7 @@ impl Server {
             hello: self.hello.as_ref().map(|(_, hello)| hello.text.clone()),
             login: self.login.clone(),
             forged: false,
-            requiretls: false,
+            requiretls: mail.requiretls,
         }))
     }
 
