@@ -22,6 +22,7 @@ mod golden;
 mod hostile;
 mod in_memory;
 mod logins;
+mod mta_sts;
 mod next_hops;
 mod operate;
 mod orders;

@@ -4,6 +4,7 @@
 //! `REQUIRE_PEERS=1`.
 
 mod clients;
+mod dane;
 mod delivery;
 mod demo;
 mod dns;

@@ -139,6 +139,12 @@ impl Nameserver {
         }
     }
 
+    /// Takes all records of a name away.
+    pub fn forget(&self, name: &str) -> &Nameserver {
+        self.zone().records.remove(&key(&parse(name)));
+        self
+    }
+
     pub fn txt(&self, name: &str, text: &str) -> &Nameserver {
         self.strings(name, &[text.as_bytes()])
     }

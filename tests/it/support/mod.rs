@@ -8,6 +8,7 @@ pub mod certs;
 pub mod client;
 pub mod dialogue;
 pub mod dns;
+pub mod dnssec;
 pub mod dovecot;
 pub mod gateway;
 pub mod load;
@@ -18,6 +19,7 @@ pub mod postfix;
 pub mod process;
 pub mod sink;
 pub mod submission;
+pub mod tls_host;
 
 use std::net::Ipv4Addr;
 use std::net::TcpListener;

@@ -109,6 +109,11 @@ impl Postfix {
         true
     }
 
+    /// The certificate that it shows, in PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.path("certs/fullchain.pem")
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("maillog")).unwrap_or_default()
@@ -158,7 +163,7 @@ impl Postfix {
              mynetworks = 127.0.0.0/8\n\
              inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\n\
              smtpd_relay_restrictions = permit_mynetworks, reject\n\
-             smtpd_tls_security_level = may\n\
+             smtpd_tls_security_level = may\nsmtpd_tls_received_header = yes\n\
              smtpd_tls_cert_file = {folder}/certs/fullchain.pem\n\
              smtpd_tls_key_file = {folder}/certs/privkey.pem\n\
              smtp_host_lookup = native\nsmtp_tls_security_level = may\n\
