@@ -19,6 +19,7 @@ pub mod admin;
 pub mod delivery;
 pub mod directory;
 pub mod dns;
+pub mod http;
 pub mod mail;
 pub mod report;
 pub mod scheduler;

@@ -1,44 +1,25 @@
-//! The door's HTTP server: few connections, small requests, short patience.
+//! What the door serves: metrics and health.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Config;
 use crate::admin::Listen;
 use crate::admin::health::Health;
+use crate::http;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections at once. Further ones wait in the kernel.
 const MOST_CONNECTIONS: usize = 16;
-/// For the header of one request.
-const HEADER_WITHIN: Duration = Duration::from_secs(5);
-/// For a connection in all, whatever it asks.
-const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
-/// Nothing that we serve takes a body.
-const MOST_BODY: usize = 1024;
-/// hyper takes no less.
-const MOST_HEADER: usize = 8192;
 
 /// The door could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -78,41 +59,9 @@ pub async fn serve(
     let router = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/health", get(show_health))
-        .layer(DefaultBodyLimit::max(MOST_BODY))
         .with_state((metrics, health));
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    let accept = async {
-        loop {
-            // The semaphore is never closed.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                return;
-            };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let router = router.clone();
-                    connections.spawn(async move {
-                        converse(stream, router).await;
-                        drop(slot);
-                    });
-                }
-                // Out of files: nothing gets better by asking again at once.
-                Err(_) => sleep(Duration::from_millis(100)).await,
-            }
-            while connections.try_join_next().is_some() {}
-        }
-    };
-    stop.run_until_cancelled(accept).await;
-}
-
-async fn converse(stream: TcpStream, router: Router) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_WITHIN)
-        .max_buf_size(MOST_HEADER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // Whatever ends it, the client sees it; the gateway has nothing to do about it.
-    let _ = timeout(CONNECTION_WITHIN, connection).await;
+    let served = http::serve(listener, None, router, MOST_CONNECTIONS);
+    stop.run_until_cancelled(served).await;
 }
 
 async fn show_metrics(State((metrics, _)): State<(Metrics, Health)>) -> impl IntoResponse {
@@ -134,6 +83,8 @@ async fn show_health(State((_, health)): State<(Metrics, Health)>) -> impl IntoR
 mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::telemetry::metrics;
