@@ -5,12 +5,14 @@
 //! `reply`, `reason`, `size`, `attempt`, `delay`. Never a password, never content. Counters carry few
 //! label values; what a stranger chose is never a label.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use metrics::counter;
 use tracing::error;
 use tracing::info;
@@ -20,6 +22,17 @@ use crate::mail::address::Address;
 use crate::mail::envelope::Envelope;
 use crate::mail::id::SessionId;
 use crate::mail::id::SpoolId;
+
+/// An error and what is behind it, in one line: a `reason`.
+pub fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
 
 /// The gateway takes connections on this address.
 pub fn listening(service: &str, address: SocketAddr, tls: &str) {
@@ -309,6 +322,39 @@ pub fn certificate_loaded(file: &Path, names: &dyn Display) {
 /// A certificate file cannot be used; the one loaded before stays in use.
 pub fn certificate_broken(file: &Path, reason: &dyn Display) {
     error!(file = %file.display(), %reason, "certificate not loaded, the old one stays in use");
+}
+
+/// A certificate in use ends before long and was not renewed. Once a day.
+pub fn certificate_expiring(file: &Path, names: &dyn Display, expires: Timestamp) {
+    counter!("gatepost_certificate_warnings_total").increment(1);
+    warn!(file = %file.display(), %names, %expires, "certificate expires soon");
+}
+
+/// An authority has given us a certificate.
+pub fn certificate_obtained(names: &dyn Display, expires: Timestamp, renewal: Timestamp) {
+    counter!("gatepost_certificates_obtained_total").increment(1);
+    info!(%names, %expires, %renewal, "certificate obtained");
+}
+
+/// An authority has given us no certificate. It is asked again at `next`.
+pub fn certificate_not_obtained(
+    names: &dyn Display,
+    attempt: u32,
+    next: Timestamp,
+    reason: &dyn Display,
+) {
+    counter!("gatepost_certificate_failures_total").increment(1);
+    error!(%names, attempt, %next, %reason, "certificate not obtained");
+}
+
+/// The authority at `directory` has given us an account.
+pub fn acme_account(directory: &str, account: &str) {
+    info!(directory, account, "account opened");
+}
+
+/// The authority does not take our account any more; another one is opened.
+pub fn acme_account_lost(directory: &str, reason: &dyn Display) {
+    warn!(directory, %reason, "account lost");
 }
 
 /// No certificate was given, so one that nobody trusts was made.

@@ -3,6 +3,7 @@
 //! The counters move in [`crate::telemetry::events`]; here they get their help texts. Few label
 //! values, and never one that a stranger chose.
 
+use jiff::Timestamp;
 use metrics::counter;
 use metrics::describe_counter;
 use metrics::describe_gauge;
@@ -138,6 +139,18 @@ const COUNTERS: &[(&str, &str)] = &[
         "Times that a queued message could not be read for delivery.",
     ),
     (
+        "gatepost_certificates_obtained_total",
+        "Certificates that an authority has given us.",
+    ),
+    (
+        "gatepost_certificate_failures_total",
+        "Times that an authority was asked for a certificate and gave none.",
+    ),
+    (
+        "gatepost_certificate_warnings_total",
+        "Days on which a certificate in use was near its end.",
+    ),
+    (
         "gatepost_log_dropped_total",
         "Log lines dropped because nobody read the log fast enough.",
     ),
@@ -176,6 +189,10 @@ const GAUGES: &[(&str, &str)] = &[
     (
         "gatepost_queue_messages",
         "Messages in the spool, held ones too.",
+    ),
+    (
+        "gatepost_certificate_expires_seconds",
+        "When a certificate in use ends, in seconds since 1970, by the first of its names.",
     ),
 ];
 
@@ -230,6 +247,12 @@ pub fn sessions(open: usize) {
 /// So many messages are in the spool.
 pub fn queue(messages: usize) {
     gauge!("gatepost_queue_messages").set(messages as f64);
+}
+
+/// The certificate for this name ends then.
+pub fn certificate_expires(name: &str, expires: Timestamp) {
+    gauge!("gatepost_certificate_expires_seconds", "name" => name.to_owned())
+        .set(expires.as_second() as f64);
 }
 
 fn describe() {

@@ -28,6 +28,7 @@ pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     /// Its DNS names in lower case, wildcards as `*.example.com`.
     pub(super) names: Vec<String>,
+    pub(super) begins: Timestamp,
     pub(super) expires: Timestamp,
     /// `tls-server-end-point` (RFC 5929 §4.1); None for a signature without a hash of its own, as Ed25519.
     pub(super) end_point: Option<Vec<u8>>,
@@ -50,6 +51,7 @@ impl Certificate {
         };
         let Facts {
             names,
+            begins,
             expires,
             end_point,
         } = facts(&chain).map_err(broken)?;
@@ -64,9 +66,22 @@ impl Certificate {
         Ok(Certificate {
             key: Arc::new(key),
             names,
+            begins,
             expires,
             end_point,
         })
+    }
+
+    /// The first of its names, which stands for all of them.
+    pub(super) fn name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+
+    /// From when on it should have been renewed: when only a sixth of its life is left, two weeks of
+    /// the three months that are usual.
+    pub(super) fn is_late_from(&self) -> Timestamp {
+        let life = self.begins.duration_until(self.expires);
+        self.expires - life / 6
     }
 
     /// Whether a client that wants this name, in lower case, is content with the certificate.
@@ -87,6 +102,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// What a certificate says of itself.
 struct Facts {
     names: Vec<String>,
+    begins: Timestamp,
     expires: Timestamp,
     end_point: Option<Vec<u8>>,
 }
@@ -99,12 +115,14 @@ fn facts(chain: &[CertificateDer<'_>]) -> Result<Facts, String> {
         .map_err(|error| error.to_string())?
         .map(|extension| dns_names(&extension.value.general_names))
         .unwrap_or_default();
-    let end = certificate.validity().not_after.timestamp();
-    let expires = Timestamp::from_second(end).map_err(|error| error.to_string())?;
+    let moment = |seconds| Timestamp::from_second(seconds).map_err(|error| error.to_string());
+    let begins = moment(certificate.validity().not_before.timestamp())?;
+    let expires = moment(certificate.validity().not_after.timestamp())?;
     let signature = certificate.signature_algorithm.algorithm.to_id_string();
     let end_point = signature_hash(&signature).map(|hash| digest(hash, der).as_ref().to_vec());
     Ok(Facts {
         names,
+        begins,
         expires,
         end_point,
     })

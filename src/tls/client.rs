@@ -1,12 +1,15 @@
-//! TLS towards the next hop.
+//! TLS towards others: the next hop, and the authority that certifies us.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use rustls_native_certs::load_native_certs;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::DEFAULT_VERSIONS;
 use tokio_rustls::rustls::DigitallySignedStruct;
 use tokio_rustls::rustls::Error;
+use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::SignatureScheme;
 use tokio_rustls::rustls::SupportedProtocolVersion;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
@@ -57,6 +60,33 @@ fn with(
         .with_custom_certificate_verifier(verifier(provider))
         .with_no_client_auth();
     Arc::new(config)
+}
+
+/// Whose certificates are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust<'a> {
+    /// Those whom this system trusts: `/etc/ssl/certs`, or what `SSL_CERT_FILE` names.
+    System,
+    /// Those of a file in PEM alone.
+    File(&'a Path),
+}
+
+/// TLS with a server that has to prove its name. Reads files.
+pub fn client_config_verified(trust: Trust<'_>) -> Result<Arc<ClientConfig>, super::Error> {
+    let (found, whose) = match trust {
+        Trust::File(path) => (super::store::chain(path)?, path.display().to_string()),
+        Trust::System => (load_native_certs().certs, "this system".to_owned()),
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found);
+    if roots.is_empty() {
+        return Err(super::Error::NoRoots { whose });
+    }
+    let config = ClientConfig::builder_with_provider(super::store::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 /// Believes every certificate, but has the server prove that it holds its key.

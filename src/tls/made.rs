@@ -29,7 +29,6 @@ use super::certificate::Certificate;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const VALID_FOR: Duration = DAY.saturating_mul(365);
-const REMADE_BEFORE: Duration = DAY.saturating_mul(30);
 
 /// Where it is kept.
 pub(super) fn files(data_dir: &Path) -> CertificateFiles {
@@ -42,7 +41,7 @@ pub(super) fn files(data_dir: &Path) -> CertificateFiles {
 
 /// Whether it is time to make another.
 pub(super) fn is_due(certificate: &Certificate, now: Timestamp) -> bool {
-    certificate.expires <= now + REMADE_BEFORE
+    certificate.is_late_from() <= now
 }
 
 /// Makes a key and a certificate for the host name, and keeps them.
@@ -75,8 +74,8 @@ fn parameters(hostname: &str, now: SystemTime) -> Result<CertificateParams, rcge
     Ok(parameters)
 }
 
-/// Writes a file for nobody but us, whole or not at all.
-fn keep(path: &Path, pem: &str) -> Result<(), Error> {
+/// Writes a file for nobody but us (mode 0600), whole or not at all, in a folder for nobody but us.
+pub fn keep(path: &Path, text: &str) -> Result<(), Error> {
     let write = || -> io::Result<()> {
         if let Some(directory) = path.parent() {
             let mut private = fs::DirBuilder::new();
@@ -91,7 +90,7 @@ fn keep(path: &Path, pem: &str) -> Result<(), Error> {
         let mut private = OpenOptions::new();
         private.write(true).create_new(true).mode(0o600);
         let mut file = private.open(&new)?;
-        file.write_all(pem.as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, path)
     };

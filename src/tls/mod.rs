@@ -5,7 +5,7 @@
 //! certificate is configured one is made, so that mail is encrypted from the first minute.
 //!
 //! TLS 1.2 and 1.3 on aws-lc-rs, tickets without state, hybrid post-quantum key exchange first, no
-//! ALPN, no client certificates.
+//! ALPN for mail, no client certificates.
 //!
 //! # Limits
 //!
@@ -13,23 +13,29 @@
 //! root may read (`/etc/letsencrypt/live`) needs a deploy hook or a group.
 
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use tokio_rustls::rustls;
 
+mod alpn;
 mod association;
 mod certificate;
 pub mod client;
 pub mod dane;
 mod facts;
 mod made;
+mod requested;
 mod resolver;
 mod store;
 mod watched;
 
 pub use self::facts::Facts;
 pub use self::facts::facts;
+pub use self::made::keep;
+pub use self::requested::KeyKind;
+pub use self::requested::Requested;
 pub use self::store::Inspected;
 pub use self::store::Store;
 pub use self::store::inspect;
@@ -43,6 +49,9 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     /// The oldest version of TLS that is spoken.
     pub minimum_version: MinimumVersion,
+    /// Certificates that the gateway gets for itself. Not in the file; these need not be there yet.
+    #[serde(skip)]
+    pub obtained: Vec<CertificateFiles>,
 }
 
 /// One of `certificates`.
@@ -53,6 +62,16 @@ pub struct CertificateFiles {
     pub chain: PathBuf,
     /// The private key of the first, not encrypted (certbot's `privkey.pem`).
     pub key: PathBuf,
+}
+
+impl CertificateFiles {
+    /// Key and chain in one file.
+    pub fn in_one(path: &Path) -> CertificateFiles {
+        CertificateFiles {
+            chain: path.to_owned(),
+            key: path.to_owned(),
+        }
+    }
 }
 
 /// `minimum_version`. Default: `"1.2"`, for mail that is refused here goes unencrypted elsewhere.
@@ -122,13 +141,19 @@ pub enum Error {
         /// What the library says of it.
         source: rcgen::Error,
     },
-    /// A certificate that we made could not be written.
+    /// A certificate that we made or got could not be written.
     #[error("cannot keep a certificate in {}", .path.display())]
     Keep {
         /// The file that it or its key was to be in.
         path: PathBuf,
         /// What the system says of it.
         source: io::Error,
+    },
+    /// There is nobody whose certificates we could trust.
+    #[error("there are no roots to trust in {whose}")]
+    NoRoots {
+        /// Where they were looked for.
+        whose: String,
     },
     /// The TLS library refuses its own settings, and why.
     #[error("cannot set up TLS")]

@@ -26,6 +26,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::ProducesTickets;
+use tokio_rustls::rustls::server::ResolvesServerCert;
 use tokio_rustls::rustls::version::TLS12;
 use tokio_rustls::rustls::version::TLS13;
 
@@ -36,6 +37,8 @@ use super::CertificateFiles;
 use super::Config;
 use super::Error;
 use super::MinimumVersion;
+use super::alpn;
+use super::alpn::Challenges;
 use super::certificate::Certificate;
 use super::made;
 use super::resolver::Resolver;
@@ -53,6 +56,7 @@ struct Shared {
     /// Where the certificate is kept that we make if none is configured.
     made: CertificateFiles,
     resolver: Arc<Resolver>,
+    challenges: Arc<Challenges>,
     /// Kept for good: a reload must not make the tickets worthless that clients hold.
     tickets: Arc<dyn ProducesTickets>,
     server: ArcSwap<ServerConfig>,
@@ -75,10 +79,12 @@ impl Store {
         let watched = load(config, &made, hostname)?;
         let resolver = Arc::new(Resolver::new(certificates(&watched), hostname));
         let tickets = aws_lc_rs::Ticketer::new()?;
-        let server = server_config(config.minimum_version, &resolver, &tickets)?;
+        let server = server_config(config.minimum_version, resolver.clone(), &tickets)?;
+        let server = Arc::new(server);
         let shared = Shared {
             hostname: hostname.to_owned(),
             made,
+            challenges: Arc::new(Challenges::before(&resolver)),
             resolver,
             tickets,
             server: ArcSwap::new(server),
@@ -95,6 +101,26 @@ impl Store {
         self.shared.server.load_full()
     }
 
+    /// What a listener for the Web shakes hands with: an authority may see there that a name is ours
+    /// (TLS-ALPN-01, RFC 8737). Made anew for each listener.
+    pub fn web_config(&self) -> Result<Arc<ServerConfig>, Error> {
+        let challenges = Arc::clone(&self.shared.challenges);
+        let tickets = &self.shared.tickets;
+        let mut config = server_config(MinimumVersion::Tls12, challenges, tickets)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), alpn::PROTOCOL.to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// Shows this digest to an authority that asks for `name`, until it is taken away.
+    pub fn answer_challenge(&self, name: &str, digest: &[u8]) -> Result<(), Error> {
+        self.shared.challenges.answer(name, digest)
+    }
+
+    /// Takes the answer for `name` away, if there is one.
+    pub fn withdraw_challenge(&self, name: &str) {
+        self.shared.challenges.withdraw(name);
+    }
+
     /// What binds an exchange to the certificate that a client was shown: `tls-server-end-point` (RFC 5929
     /// §4.1). None where it is not sure which one that was. `connection` has shaken hands; a certificate
     /// that was exchanged since is taken for the old one, and the client has to connect again.
@@ -107,9 +133,10 @@ impl Store {
         let shared = &self.shared;
         let mut watched = shared.watched();
         let fresh = load(config, &shared.made, &shared.hostname)?;
-        let server = server_config(config.minimum_version, &shared.resolver, &shared.tickets)?;
+        let resolver = Arc::clone(&shared.resolver);
+        let server = server_config(config.minimum_version, resolver, &shared.tickets)?;
         shared.resolver.set(certificates(&fresh));
-        shared.server.store(server);
+        shared.server.store(Arc::new(server));
         *watched = fresh;
         Ok(())
     }
@@ -149,15 +176,28 @@ impl Shared {
             }
         }
         if news == News::Taken {
+            // What was made only stood in for another.
+            if watched.iter().any(|one| self.is_real(one)) {
+                watched.retain(|one| one.files != self.made);
+            }
             self.resolver.set(certificates(&watched));
             report_coverage(&watched, &self.hostname);
         }
     }
+
+    /// Whether it holds a certificate that we did not have to make.
+    fn is_real(&self, one: &Watched) -> bool {
+        one.certificate.is_some() && one.files != self.made
+    }
 }
 
-/// All certificates of a configuration, at least one.
+/// All certificates of a configuration, at least one that can be shown.
 fn load(config: &Config, made: &CertificateFiles, hostname: &str) -> Result<Vec<Watched>, Error> {
-    if config.certificates.is_empty() {
+    let load = |files: &CertificateFiles| Watched::load(files.clone());
+    let given = config.certificates.iter().map(load);
+    let mut watched = given.collect::<Result<Vec<_>, _>>()?;
+    watched.extend(config.obtained.iter().cloned().map(Watched::expect));
+    if watched.iter().all(|one| one.certificate.is_none()) {
         let now = Timestamp::now();
         let is_good =
             read(made).is_ok_and(|found| found.covers(hostname) && !made::is_due(&found, now));
@@ -165,21 +205,20 @@ fn load(config: &Config, made: &CertificateFiles, hostname: &str) -> Result<Vec<
             made::make(made, hostname, now)?;
         }
         events::certificate_made(&made.chain, hostname);
-        return Ok(vec![Watched::load(made.clone())?]);
+        watched.push(Watched::load(made.clone())?);
     }
-    let load = |files: &CertificateFiles| Watched::load(files.clone());
-    let watched = config.certificates.iter().map(load);
-    let watched = watched.collect::<Result<Vec<_>, _>>()?;
     report_coverage(&watched, hostname);
     Ok(watched)
 }
 
 fn certificates(watched: &[Watched]) -> Vec<Certificate> {
-    watched.iter().map(|one| one.certificate.clone()).collect()
+    let shown = watched.iter().filter_map(|one| one.certificate.clone());
+    shown.collect()
 }
 
 fn report_coverage(watched: &[Watched], hostname: &str) {
-    let is_covered = watched.iter().any(|one| one.certificate.covers(hostname));
+    let mut shown = watched.iter().filter_map(|one| one.certificate.as_ref());
+    let is_covered = shown.any(|certificate| certificate.covers(hostname));
     if let Some(first) = watched.first()
         && !is_covered
     {
@@ -190,9 +229,9 @@ fn report_coverage(watched: &[Watched], hostname: &str) {
 
 fn server_config(
     minimum: MinimumVersion,
-    resolver: &Arc<Resolver>,
+    resolver: Arc<dyn ResolvesServerCert>,
     tickets: &Arc<dyn ProducesTickets>,
-) -> Result<Arc<ServerConfig>, Error> {
+) -> Result<ServerConfig, Error> {
     let versions = match minimum {
         MinimumVersion::Tls12 => &[&TLS13, &TLS12][..],
         MinimumVersion::Tls13 => &[&TLS13],
@@ -200,11 +239,11 @@ fn server_config(
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(resolver) as Arc<_>);
+        .with_cert_resolver(resolver);
     config.ticketer = Arc::clone(tickets);
     // A mail client comes back once with each, not with several connections at a time.
     config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// aws-lc-rs, its hybrid post-quantum key exchange preferred.
@@ -220,15 +259,21 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 pub struct Inspected {
     /// The names that it is for, in lower case.
     pub names: Vec<String>,
-    /// The last moment at which it is valid (RFC 5280 §4.1.2.5).
+    /// The first moment at which it is valid (RFC 5280 §4.1.2.5).
+    pub begins: Timestamp,
+    /// The last one.
     pub expires: Timestamp,
+    /// The certificate itself.
+    pub der: CertificateDer<'static>,
 }
 
 /// Loads a certificate as the start would, and says what it is for. Changes nothing.
 pub fn inspect(files: &CertificateFiles) -> Result<Inspected, Error> {
     let certificate = read(files)?;
     Ok(Inspected {
+        der: certificate.key.end_entity_cert()?.clone().into_owned(),
         names: certificate.names,
+        begins: certificate.begins,
         expires: certificate.expires,
     })
 }
@@ -238,7 +283,7 @@ pub(super) fn read(files: &CertificateFiles) -> Result<Certificate, Error> {
     Certificate::new(chain(&files.chain)?, &private_key(&files.key)?, files)
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(super) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let text = contents(path)?;
     let chain = rustls_pemfile::certs(&mut &text[..])
         .collect::<Result<Vec<_>, _>>()

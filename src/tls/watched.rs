@@ -1,6 +1,5 @@
 //! One certificate under watch: what its files looked like, and what is taken when they change.
 
-use std::error::Error as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,6 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::telemetry::events;
+use crate::telemetry::metrics;
 
 use super::CertificateFiles;
 use super::Error;
@@ -30,7 +30,8 @@ pub(super) enum News {
 /// A certificate in use, and the state in which its files were when they were last judged.
 pub(super) struct Watched {
     pub(super) files: CertificateFiles,
-    pub(super) certificate: Certificate,
+    /// None as long as there is none, which only those may be that we get for ourselves.
+    pub(super) certificate: Option<Certificate>,
     judged: Stamp,
     /// A state that could not be loaded at the last look: reported if it is still there at the next.
     doubtful: Option<Stamp>,
@@ -44,13 +45,35 @@ impl Watched {
         let judged = Stamp::of(&files);
         let certificate = read(&files)?;
         report_loaded(&files, &certificate);
-        Ok(Watched {
+        Ok(Watched::new(files, Some(certificate), judged))
+    }
+
+    /// As [`Watched::load`], for one that need not be there, or be right, yet.
+    pub(super) fn expect(files: CertificateFiles) -> Watched {
+        let judged = Stamp::of(&files);
+        let certificate = match read(&files) {
+            Ok(certificate) => {
+                report_loaded(&files, &certificate);
+                Some(certificate)
+            }
+            Err(error) => {
+                if files.chain.exists() {
+                    events::certificate_broken(&files.chain, &events::in_full(&error));
+                }
+                None
+            }
+        };
+        Watched::new(files, certificate, judged)
+    }
+
+    fn new(files: CertificateFiles, certificate: Option<Certificate>, judged: Stamp) -> Watched {
+        Watched {
             files,
             certificate,
             judged,
             doubtful: None,
             end_seen: None,
-        })
+        }
     }
 
     /// Takes the files if they have changed and can be used.
@@ -63,7 +86,7 @@ impl Watched {
         match read(&self.files) {
             Ok(certificate) => {
                 report_loaded(&self.files, &certificate);
-                self.certificate = certificate;
+                self.certificate = Some(certificate);
                 self.judged = stamp;
                 self.doubtful = None;
                 self.end_seen = None;
@@ -75,29 +98,41 @@ impl Watched {
                 News::Unsettled
             }
             Err(error) => {
-                events::certificate_broken(&self.files.chain, &in_full(&error));
+                events::certificate_broken(&self.files.chain, &events::in_full(&error));
                 self.judged = stamp;
                 News::Broken
             }
         }
     }
 
-    /// An expired certificate is reported once a day.
+    /// A certificate that has expired, or will before long, is reported once a day.
     fn report_end(&mut self, now: Timestamp) {
-        if self.certificate.expires <= now && self.is_day_since_end_seen(now) {
-            self.end_seen = Some(now);
-            let reason = format!("expired {}", self.certificate.expires);
-            events::certificate_doubtful(&self.files.chain, &reason);
+        let Some(certificate) = &self.certificate else {
+            return;
+        };
+        if now < certificate.is_late_from() || !self.is_day_since_end_seen(now) {
+            return;
         }
+        let (file, expires) = (&self.files.chain, certificate.expires);
+        if expires <= now {
+            events::certificate_doubtful(file, &format!("expired {expires}"));
+        } else {
+            events::certificate_expiring(file, &certificate.names.join(" "), expires);
+        }
+        self.end_seen = Some(now);
     }
 
     /// Makes our own certificate anew before its end; what was made is loaded as any change is.
     pub(super) fn remake_if_due(&mut self, hostname: &str, now: Timestamp) {
-        if made::is_due(&self.certificate, now) && self.is_day_since_end_seen(now) {
+        let is_due = self.certificate.as_ref();
+        let is_due = is_due.is_none_or(|certificate| made::is_due(certificate, now));
+        if is_due && self.is_day_since_end_seen(now) {
             self.end_seen = Some(now);
             match made::make(&self.files, hostname, now) {
                 Ok(()) => events::certificate_made(&self.files.chain, hostname),
-                Err(error) => events::certificate_broken(&self.files.chain, &in_full(&error)),
+                Err(error) => {
+                    events::certificate_broken(&self.files.chain, &events::in_full(&error))
+                }
             }
         }
     }
@@ -110,21 +145,11 @@ impl Watched {
 
 fn report_loaded(files: &CertificateFiles, certificate: &Certificate) {
     events::certificate_loaded(&files.chain, &certificate.names.join(" "));
+    metrics::certificate_expires(certificate.name(), certificate.expires);
     if is_open_to_others(&files.key) {
         let reason = "the key is readable by others than its owner; `chmod 600` mends it";
         events::certificate_doubtful(&files.key, &reason);
     }
-}
-
-/// The error and what caused it, in one line.
-fn in_full(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Tells one state of a certificate's files from another, symbolic links followed: certbot renews
