@@ -47,6 +47,7 @@ mod ask;
 mod config;
 mod dnssec;
 mod under_way;
+pub mod update;
 
 pub use config::Config;
 pub use config::Dnssec;
