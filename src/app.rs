@@ -6,6 +6,7 @@
 //!
 //! A reload takes a new file as a whole or not at all. Sessions go on with what they began with.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
@@ -32,6 +34,9 @@ use crate::accept::local::pickup;
 use crate::accept::local::pickup::Pickup;
 use crate::accept::privileges;
 use crate::accept::readiness;
+use crate::acme;
+use crate::acme::Acme;
+use crate::acme::Tokens;
 use crate::admin;
 use crate::admin::health::Health;
 use crate::config::Config;
@@ -45,6 +50,7 @@ use crate::directory::Probe;
 use crate::directory::users::Users;
 use crate::dns::Dns;
 use crate::dns::Dnssec;
+use crate::http;
 use crate::mail::address::Address;
 use crate::mail::address::ReversePath;
 use crate::mail::envelope::Recipient;
@@ -91,6 +97,7 @@ pub fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         privileges::make_dir(directory, 0o755, user)?;
     }
     let sockets = Sockets::bind(&config.listen, config.default_listeners())?;
+    let web = Web::bind(&config)?;
     match user {
         Some(user) => privileges::drop_to(user)?,
         None if privileges::is_root() => events::runs_as_root(),
@@ -104,7 +111,8 @@ pub fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let signals = Signals::listen()?;
         let (gateway, arrivals) = Gateway::build(path.to_owned(), config, log)?;
-        gateway.run(sockets, door, arrivals, metrics, signals).await
+        let running = gateway.run(sockets, door, web, arrivals, metrics, signals);
+        running.await
     })
 }
 
@@ -116,6 +124,8 @@ struct Gateway {
     parts: Parts,
     /// How the scheduler learns of new routes.
     route: watch::Sender<Route>,
+    /// How those who get certificates learn of a reload.
+    acme: watch::Sender<acme::Config>,
     shared: Arc<ArcSwap<Shared>>,
     health: Health,
 }
@@ -143,7 +153,7 @@ impl Gateway {
             .listening_on(accept::Listen::ports(&config.listen))
             .keeping_in(&config.data_dir);
         let routing = Arc::new(config.routing()?);
-        let certificates = tls::Store::open(&config.tls, &hostname, &config.data_dir)?;
+        let certificates = tls::Store::open(&config.certificates(), &hostname, &config.data_dir)?;
         let signing = signing(&config)?;
         let (spool, arrivals) = spool::open(&config.data_dir.join("spool"), &config.spool)?;
         let asked = spool.clone();
@@ -161,6 +171,7 @@ impl Gateway {
             log,
             parts,
             route: watch::Sender::new(route(&routing)),
+            acme: watch::Sender::new(config.acme.clone()),
             shared: Arc::new(ArcSwap::from_pointee(shared)),
             health: Health::new().asking("spool", move || asked.trouble()),
             config,
@@ -172,6 +183,7 @@ impl Gateway {
         mut self,
         sockets: Sockets,
         local_door: Option<local::Door>,
+        web: Web,
         arrivals: Arrivals,
         metrics: Metrics,
         mut signals: Signals,
@@ -184,6 +196,9 @@ impl Gateway {
         let mut beside = JoinSet::new();
         let certificates = self.parts.certificates.clone();
         beside.spawn(async move { certificates.watch().await });
+        let tokens = Tokens::default();
+        web.serve(&mut beside, &tokens, &self.parts.certificates)?;
+        beside.spawn(self.acme(tokens).run());
         if let Some(door) = door {
             let health = self.health.clone();
             beside.spawn(admin::serve(
@@ -290,6 +305,17 @@ impl Gateway {
         )
     }
 
+    fn acme(&self, tokens: Tokens) -> Acme {
+        Acme::new(
+            self.acme.subscribe(),
+            self.config.hostname.clone(),
+            &self.config.data_dir,
+            self.parts.dns.clone(),
+            self.parts.certificates.clone(),
+            tokens,
+        )
+    }
+
     fn reporter(&self) -> Reporter {
         Reporter::new(
             self.config.bounces.clone(),
@@ -318,7 +344,7 @@ impl Gateway {
         self.keep_what_needs_a_restart(&mut config);
         let routing = Arc::new(config.routing()?);
         let signing = signing(&config)?;
-        self.parts.certificates.replace(&config.tls)?;
+        self.parts.certificates.replace(&config.certificates())?;
         let shared = shared(&config, &self.parts, &routing)?;
         let (done, outcome) = oneshot::channel();
         let reload = accept::Reload {
@@ -335,6 +361,7 @@ impl Gateway {
         self.shared.store(Arc::new(shared));
         self.parts.signing.replace(&signing);
         self.route.send_replace(route(&routing));
+        self.acme.send_replace(config.acme.clone());
         self.log.apply(&config.log);
         self.config = config;
         Ok(())
@@ -349,9 +376,18 @@ impl Gateway {
             }
         }
         let old = &self.config;
+        let ports = |config: &Config| {
+            let (acme, hostname) = (&config.acme, &config.hostname);
+            (acme.listens(hostname), acme.listens_for_tls(hostname))
+        };
+        if ports(old) != ports(new) {
+            // Its listeners are opened while there are privileges.
+            keep("acme", &old.acme, &mut new.acme);
+        }
         keep("hostname", &old.hostname, &mut new.hostname);
         keep("data_dir", &old.data_dir, &mut new.data_dir);
         keep("user", &old.user, &mut new.user);
+        keep("http", &old.http, &mut new.http);
         keep("dns", &old.dns, &mut new.dns);
         keep("spool", &old.spool, &mut new.spool);
         keep("delivery", &old.delivery, &mut new.delivery);
@@ -361,6 +397,50 @@ impl Gateway {
         let (kept, asked) = (&old.sendmail.directory, &mut new.sendmail.directory);
         keep("sendmail.directory", kept, asked);
         keep("log.target", &old.log.target, &mut new.log.target);
+    }
+}
+
+/// The listeners for the Web: by them an authority sees that a name is ours.
+struct Web {
+    plain: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+}
+
+impl Web {
+    /// As privileges may be needed, before they are given up; none where nothing is to be served.
+    fn bind(config: &Config) -> anyhow::Result<Web> {
+        let (acme, hostname) = (&config.acme, &config.hostname);
+        let mut web = Web {
+            plain: Vec::new(),
+            tls: Vec::new(),
+        };
+        if acme.listens(hostname) {
+            web.plain = accept::bind_others(&config.http.listen, 80)?;
+        }
+        if acme.listens_for_tls(hostname) {
+            web.tls = accept::bind_others(&config.http.tls_listen, 443)?;
+        }
+        Ok(web)
+    }
+
+    fn serve(
+        self,
+        tasks: &mut JoinSet<()>,
+        tokens: &Tokens,
+        certificates: &tls::Store,
+    ) -> anyhow::Result<()> {
+        let tls = TlsAcceptor::from(certificates.web_config()?);
+        let plain = self.plain.into_iter().map(|socket| (socket, None));
+        let secured = self
+            .tls
+            .into_iter()
+            .map(|socket| (socket, Some(tls.clone())));
+        for (socket, tls) in plain.chain(secured) {
+            let listener = tokio::net::TcpListener::from_std(socket);
+            let listener = listener.context("cannot watch a socket for HTTP")?;
+            tasks.spawn(http::serve_pages(listener, tls, tokens.pages()));
+        }
+        Ok(())
     }
 }
 

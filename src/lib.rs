@@ -15,6 +15,7 @@ pub mod session;
 
 pub mod pipeline;
 
+pub mod acme;
 pub mod admin;
 pub mod delivery;
 pub mod directory;

@@ -58,6 +58,7 @@ pub use self::sockets::Defaults;
 pub use self::sockets::Error;
 pub use self::sockets::Listen;
 pub use self::sockets::Sockets;
+pub use self::sockets::bind_others;
 
 use self::limits::Gate;
 use self::limits::Ticket;

@@ -267,6 +267,29 @@ pub(super) fn plan(
     Ok(Plan { kept, fresh })
 }
 
+/// Listens at the addresses; where there is none, at a port of all addresses, of which IPv6 is left out,
+/// with a warning, on a machine without it. For what is not mail.
+pub fn bind_others(addresses: &[SocketAddr], port: u16) -> Result<Vec<TcpListener>, Error> {
+    let all: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    let all = all.map(|ip| SocketAddr::new(ip, port));
+    let wanted = if addresses.is_empty() {
+        &all
+    } else {
+        addresses
+    };
+    let mut bound = Vec::new();
+    for &address in wanted {
+        match listening_socket(address) {
+            Ok(socket) => bound.push(socket),
+            Err(error) if addresses.is_empty() && is_missing_ipv6(&error, address) => {
+                events::listener_skipped(address, &error);
+            }
+            Err(source) => return Err(Error::Bind { address, source }),
+        }
+    }
+    Ok(bound)
+}
+
 fn endpoints(listen: &[Listen], defaults: Defaults) -> Vec<Endpoint> {
     if listen.is_empty() {
         let all: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];

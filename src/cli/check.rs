@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::cli::ConfigFile;
 use crate::cli::Status;
+use crate::cli::acme;
 use crate::cli::complain;
 use crate::cli::dkim;
 use crate::cli::faults_text;
@@ -131,6 +132,11 @@ fn outside(config: &Config) -> Vec<Trouble> {
             if let Err(message) = check_readable(path, &runner) {
                 trouble(key.clone(), message);
             }
+        }
+    }
+    for (key, path) in config.acme.reads() {
+        if let Err(message) = check_readable(path, &runner) {
+            trouble(format!("acme.{key}"), message);
         }
     }
     match dkim::open(config) {
@@ -368,7 +374,8 @@ fn checks(config: &Config) -> [(&'static str, String); 3] {
 }
 
 fn certificates(config: &Config) -> Vec<String> {
-    if config.tls.certificates.is_empty() {
+    let obtained = acme::lines(config);
+    if config.tls.certificates.is_empty() && obtained.is_empty() {
         return vec![format!(
             "self-signed for {}, which nobody trusts",
             config.hostname
@@ -383,7 +390,8 @@ fn certificates(config: &Config) -> Vec<String> {
         ),
         Err(_) => format!("{} cannot be used", files.chain.display()),
     };
-    config.tls.certificates.iter().map(certificate).collect()
+    let given = config.tls.certificates.iter().map(certificate);
+    given.chain(obtained).collect()
 }
 
 /// A configuration without faults has a route for each of its domains.

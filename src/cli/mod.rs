@@ -3,6 +3,7 @@
 //! Each command ends with a status of sysexits(3) and, when it fails, says why and what to do.
 //! Output is plain text; only the help of clap has colours, and only on a terminal.
 
+mod acme;
 mod check;
 mod demo;
 mod descriptors;
@@ -43,6 +44,7 @@ use crate::config::fault::Faults;
         gatepost check && gatepost serve     with /etc/gatepost/gatepost.toml\n  \
         gatepost dns example.com             the records to publish\n  \
         gatepost status                      how it goes, where mail waits\n  \
+        gatepost acme list                   the certificates that it gets for itself\n  \
         gatepost queue verify                is all that was acknowledged as it was written\n  \
         gatepost user add anna@example.com   who may log in and send\n\n\
         Exit codes are those of sysexits(3): 64 wrong arguments, 65 a name or password that will not\n\
@@ -60,6 +62,7 @@ struct Arguments {
 enum Command {
     Serve(serve::Arguments),
     Check(check::Arguments),
+    Acme(acme::Arguments),
     Demo(demo::Arguments),
     Dkim(dkim::Arguments),
     Dns(dns::Arguments),
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
     let status = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Acme(arguments) => acme::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Dkim(arguments) => dkim::run(&arguments),
         Command::Dns(arguments) => dns::run(&arguments),

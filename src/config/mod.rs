@@ -25,6 +25,7 @@ use serde::Deserialize;
 
 use crate::accept;
 use crate::accept::Defaults;
+use crate::acme;
 use crate::admin;
 use crate::config::document::Document;
 use crate::config::document::KeyPath;
@@ -40,6 +41,7 @@ use crate::delivery::routing;
 use crate::delivery::routing::Way;
 use crate::directory;
 use crate::dns;
+use crate::http;
 use crate::mail::address::Address;
 use crate::mail::address::Domain;
 use crate::pipeline;
@@ -73,6 +75,10 @@ pub struct Config {
     pub limits: accept::Limits,
     /// `[tls]`: certificates, and how old a TLS may be.
     pub tls: tls::Config,
+    /// `[acme]`: certificates that the gateway gets for itself.
+    pub acme: acme::Config,
+    /// `[http]`: where the Web's protocols are taken, for those who ask whether a name is ours.
+    pub http: http::Config,
     /// `[dns]`: who is asked, and for how long.
     pub dns: dns::Config,
     /// `[spool]`: where messages are kept until they are delivered, and how much room is left free.
@@ -125,6 +131,8 @@ impl Default for Config {
             listen: Vec::new(),
             limits: accept::Limits::default(),
             tls: tls::Config::default(),
+            acme: acme::Config::default(),
+            http: http::Config::default(),
             dns: dns::Config::default(),
             spool: spool::Config::default(),
             delivery: delivery::Config::default(),
@@ -215,6 +223,7 @@ impl Config {
         section("", self.top_faults());
         section("listen", accept::Listen::faults(&self.listen));
         section("limits", self.limits.faults());
+        section("acme", self.acme.faults());
         section("dns", self.dns.faults());
         section("spool", self.spool.faults());
         section("delivery", self.delivery.faults());
@@ -245,6 +254,16 @@ impl Config {
             .into_iter()
             .chain(ours)
             .collect()
+    }
+
+    /// The certificates: those that the file names, and those that the gateway gets for itself.
+    pub fn certificates(&self) -> tls::Config {
+        let wanted = self.acme.wanted(&self.hostname);
+        let obtained = wanted.iter().map(|wanted| wanted.files(&self.data_dir));
+        tls::Config {
+            obtained: obtained.collect(),
+            ..self.tls.clone()
+        }
     }
 
     /// What is listened on where the file has no `[[listen]]`.

@@ -3,6 +3,8 @@
 //! `tests/peers-install` brings them. What is missing is skipped loudly, or fails where
 //! `REQUIRE_PEERS=1`.
 
+mod acme;
+mod acme_dns;
 mod clients;
 mod dane;
 mod delivery;

@@ -40,6 +40,8 @@ pub struct Site {
     pub folder: TempDir,
     pub dns: Nameserver,
     pub certificate: Certificate,
+    /// Whether the file names it.
+    pub has_certificate: bool,
     /// The listener for all.
     pub smtp: SocketAddr,
     /// A listener that believes PROXY headers from loopback: a test can come from any address.
@@ -85,6 +87,7 @@ impl Site {
         Site {
             dns,
             certificate: Certificate::make(&path.join("certs"), HOSTNAME),
+            has_certificate: true,
             smtp: loopback(),
             proxied: loopback(),
             admin: loopback(),
@@ -180,7 +183,10 @@ exempt = ["{exempt}"]
             admin = self.admin,
             deliver = self.deliver,
             recipients = self.recipients,
-            tls = self.certificate.section(),
+            tls = match self.has_certificate {
+                true => self.certificate.section(),
+                false => String::new(),
+            },
             exempt = self.exempt,
             queue = self.queue,
             spf = self.spf,

@@ -15,6 +15,7 @@ pub mod load;
 pub mod mailbox;
 pub mod mails;
 pub mod next_hop;
+pub mod pebble;
 pub mod postfix;
 pub mod process;
 pub mod sink;
