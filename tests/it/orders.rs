@@ -379,6 +379,9 @@ fn a_recipient_whose_delivery_is_under_way_comes_to_one_end_only() {
             listed(&gateway.site, &[]).is_empty().then_some(())
         });
         let taken = usize::from(answer.is_none());
+        // The log is written a moment later.
+        (0..taken).for_each(|_| drop(gateway.process.wait_for("delivered")));
+        (0..reported).for_each(|_| drop(gateway.process.wait_for("reported")));
         assert_eq!(slow.hop.taken().len(), taken, "{case}");
         assert_eq!(
             gateway.process.events("delivered").len() - reported_home(&gateway),
