@@ -12,6 +12,7 @@ use instant_acme::Account;
 use instant_acme::AccountCredentials;
 use instant_acme::ExternalAccountKey;
 use instant_acme::NewAccount;
+use tokio_rustls::TlsConnector;
 
 use super::Error;
 use super::config::Config;
@@ -87,7 +88,7 @@ async fn open(config: &Config, path: &Path, busy: &Busy) -> Result<Account, Erro
 fn transport(config: &Config, busy: &Busy) -> Result<Transport, Error> {
     let trust = config.ca_file.as_deref().map_or(Trust::System, Trust::File);
     let client = Client::new(
-        client_config_verified(trust)?,
+        TlsConnector::from(client_config_verified(trust)?),
         super::transport::ANSWER_WITHIN,
     );
     Ok(Transport::new(client, busy.clone()))

@@ -1,10 +1,11 @@
 //! One request over HTTPS: a connection of its own, one deadline for all of it, a bounded answer.
 //!
-//! No redirects are followed, no cookies kept, no proxies asked. The host's addresses are found as
-//! the system finds them, `/etc/hosts` included.
+//! No redirects are followed, no cookies kept, no proxies asked. The host's addresses are the caller's to
+//! know, or found as the system finds them, `/etc/hosts` included.
 
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,14 +21,18 @@ use hyper::header::HOST;
 use hyper::header::HeaderValue;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 /// The largest answer: certificates with their chain have some 8 KiB.
-const MOST_ANSWER: usize = 1024 * 1024;
+const MOST_OCTETS: usize = 1024 * 1024;
+/// So many addresses of a host are tried.
+const MOST_ADDRESSES: usize = 4;
+/// What one address may take to be connected with.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// There is no answer to a request.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +65,12 @@ pub enum Error {
         source: hyper::Error,
     },
     /// The answer broke off, or is larger than we take.
-    #[error("the answer of {host} broke off, or has more than a megabyte")]
+    #[error("the answer of {host} broke off, or has more than {most} octets")]
     Answer {
         /// With its port.
         host: String,
+        /// What we take.
+        most: usize,
     },
     /// All in all it took too long.
     #[error("{host} did not answer within {within:?}")]
@@ -80,15 +87,22 @@ pub enum Error {
 pub struct Client {
     tls: TlsConnector,
     within: Duration,
+    most: usize,
 }
 
 impl Client {
     /// Whom `tls` trusts is trusted; one request may take so long in all.
-    pub fn new(tls: Arc<ClientConfig>, within: Duration) -> Client {
+    pub fn new(tls: TlsConnector, within: Duration) -> Client {
         Client {
-            tls: TlsConnector::from(tls),
+            tls,
             within,
+            most: MOST_OCTETS,
         }
+    }
+
+    /// Takes answers of up to so many octets; by default, of a megabyte.
+    pub fn at_most(self, most: usize) -> Client {
+        Client { most, ..self }
     }
 
     /// Sends a request to the host of its URI, and gives the whole answer, whatever its status.
@@ -100,17 +114,48 @@ impl Client {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let server = Server::of(request.uri())?;
-        let host = server.to_string();
-        let exchange = timeout(self.within, self.exchange(&server, request));
-        exchange.await.unwrap_or(Err(Error::Late {
-            host,
+        let exchange = async {
+            let found = lookup_host((server.host.as_str(), server.port)).await;
+            let found = found.map_err(|source| server.cannot_connect(source))?;
+            let addresses: Vec<_> = found.map(|address| address.ip()).collect();
+            self.exchange(&server, &addresses, request).await
+        };
+        self.in_time(&server, exchange).await
+    }
+
+    /// As [`send`](Client::send), where the host has these addresses. The first of them that takes the
+    /// connection gets the request; four are tried.
+    pub async fn send_to<B>(
+        &self,
+        addresses: &[IpAddr],
+        request: Request<B>,
+    ) -> Result<Response<Bytes>, Error>
+    where
+        B: body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let server = Server::of(request.uri())?;
+        let exchange = self.exchange(&server, addresses, request);
+        self.in_time(&server, exchange).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        server: &Server,
+        exchange: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let late = Error::Late {
+            host: server.to_string(),
             within: self.within,
-        }))
+        };
+        let exchange = timeout(self.within, exchange);
+        exchange.await.unwrap_or(Err(late))
     }
 
     async fn exchange<B>(
         &self,
         server: &Server,
+        addresses: &[IpAddr],
         mut request: Request<B>,
     ) -> Result<Response<Bytes>, Error>
     where
@@ -122,32 +167,54 @@ impl Client {
             host: host.clone(),
             source,
         };
-        let stream = self.connect(server).await?;
+        let stream = self.connect(server, addresses).await?;
         server.address(&mut request)?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(failed)?;
         let answer = async move {
             let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = to_bytes(Body::new(body), MOST_ANSWER).await;
+            let body = to_bytes(Body::new(body), self.most).await;
             Ok((head, body))
         };
         // The connection does the reading and writing; it ends once the sender is gone.
         let (answer, _) = tokio::join!(answer, connection);
         let (head, body) = answer.map_err(failed)?;
-        let body = body.map_err(|_| Error::Answer { host: host.clone() })?;
+        let most = self.most;
+        let body = body.map_err(|_| Error::Answer { host, most })?;
         Ok(Response::from_parts(head, body))
     }
 
-    async fn connect(&self, server: &Server) -> Result<TlsStream<TcpStream>, Error> {
-        let host = server.to_string();
-        let stream = TcpStream::connect((server.host.as_str(), server.port)).await;
-        let stream = stream.map_err(|source| Error::Connect {
-            host: host.clone(),
-            source,
-        })?;
+    async fn connect(
+        &self,
+        server: &Server,
+        addresses: &[IpAddr],
+    ) -> Result<TlsStream<TcpStream>, Error> {
         let name = ServerName::try_from(server.host.clone())
             .map_err(|_| Error::Address(server.host.clone()))?;
+        let none = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+        let mut trouble = server.cannot_connect(none);
+        for address in addresses.iter().take(MOST_ADDRESSES) {
+            let address = SocketAddr::new(*address, server.port);
+            let connecting = timeout(CONNECT, self.secured(server, name.clone(), address));
+            match connecting.await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => trouble = error,
+                Err(late) => trouble = server.cannot_connect(late.into()),
+            }
+        }
+        Err(trouble)
+    }
+
+    async fn secured(
+        &self,
+        server: &Server,
+        name: ServerName<'static>,
+        address: SocketAddr,
+    ) -> Result<TlsStream<TcpStream>, Error> {
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.map_err(|source| server.cannot_connect(source))?;
         let shaken = self.tls.connect(name, stream).await;
+        let host = server.to_string();
         shaken.map_err(|source| Error::Tls { host, source })
     }
 }
@@ -175,6 +242,11 @@ impl Server {
             port: uri.port_u16().unwrap_or(443),
             path: path.map_or("/", |path| path.as_str()).to_owned(),
         })
+    }
+
+    fn cannot_connect(&self, source: io::Error) -> Error {
+        let host = self.to_string();
+        Error::Connect { host, source }
     }
 
     /// Puts a request into the form in which a server wants it (RFC 9112 §3.2.1).

@@ -20,6 +20,7 @@ use instant_acme::AccountCredentials;
 use instant_acme::BodyWrapper;
 use instant_acme::BytesResponse;
 use instant_acme::HttpClient;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::support::SOON;
@@ -395,7 +396,7 @@ fn an_account_that_was_closed_is_followed_by_another() {
 /// Closes an account at the authority, as its owner.
 fn close(account: &str, pebble: &Pebble) {
     let tls = client_config_verified(Trust::File(&pebble.ca_file())).expect("a certificate");
-    let client = http::Client::new(tls, SOON);
+    let client = http::Client::new(TlsConnector::from(tls), SOON);
     let credentials: AccountCredentials = serde_json::from_str(account).expect("an account");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
