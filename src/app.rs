@@ -64,6 +64,7 @@ use crate::session::Lasting;
 use crate::session::Logins;
 use crate::session::Onward;
 use crate::session::Shared;
+use crate::session::handshakes::Handshakes;
 use crate::session::through;
 use crate::session::through::Through;
 use crate::session::through::Verdict;
@@ -523,12 +524,18 @@ fn shared(config: &Config, parts: &Parts, routing: &Arc<Routing>) -> anyhow::Res
         spool: parts.spool.clone(),
         through: through(parts.delivery.clone(), routing.clone()),
     };
+    let handshakes = Handshakes {
+        certificates: parts.certificates.clone(),
+        config: config.tls.clone(),
+        authorities: tls::Authorities::open(&config.internal.authorities)?,
+        pace: parts.lasting.pace.clone(),
+    };
     Ok(Shared::new(
         hostname.clone(),
         session,
         pipeline,
         onward,
-        &parts.certificates,
+        handshakes,
         parts.lasting.budget.clone(),
         logins,
     ))

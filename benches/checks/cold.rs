@@ -157,6 +157,7 @@ impl Mail {
                     text: helo,
                 },
                 tls: None,
+                certificate: None,
             },
             id: SpoolId {
                 session: SessionId(n.into()),

@@ -15,12 +15,12 @@ use std::time::Duration;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 use crate::session::TurnedAway;
 use crate::session::allowance::Allowances;
 use crate::session::allowance::customer;
+use crate::session::allowance::network;
 use crate::session::loopback;
 
 /// `[limits]`: what one gateway takes on at a time. Whoever comes in addition is told 421 and to
@@ -238,14 +238,6 @@ fn leave<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: &K) {
         _ => {
             counts.remove(key);
         }
-    }
-}
-
-/// What counts as one network: what one customer usually has.
-fn network(ip: IpAddr) -> IpNet {
-    match ip {
-        IpAddr::V4(ip) => IpNet::V4(Ipv4Net::new_assert(ip, 24).trunc()),
-        IpAddr::V6(_) => customer(ip),
     }
 }
 

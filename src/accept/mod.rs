@@ -283,6 +283,7 @@ impl Arrival {
             local: self.local,
             service: self.endpoint.service,
             tls: self.endpoint.tls,
+            terms: Arc::clone(&self.endpoint.terms),
             account: None,
         };
         let socket = Socket::Tcp(stream);

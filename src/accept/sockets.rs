@@ -11,6 +11,7 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -22,7 +23,11 @@ use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 
+use crate::session::Cipher;
+use crate::session::ClientCertificates;
+use crate::session::MinimumVersion;
 use crate::session::Service;
+use crate::session::Terms;
 use crate::session::TlsMode;
 use crate::telemetry::events;
 
@@ -38,6 +43,15 @@ pub struct Listen {
     /// Whether TLS is offered, comes first, or is not to be had. Default: `"starttls"`.
     #[serde(default = "starttls")]
     pub tls: TlsMode,
+    /// The oldest version of TLS that is spoken here. Default: that of `[tls]`.
+    #[serde(default)]
+    pub tls_minimum_version: Option<MinimumVersion>,
+    /// The cipher suites that are spoken here. Default: those of `[tls]`.
+    #[serde(default)]
+    pub tls_ciphers: Option<Vec<Cipher>>,
+    /// Whether clients are asked for a certificate. Default: `"off"`.
+    #[serde(default)]
+    pub client_certificates: ClientCertificates,
     /// Networks whose connections have to begin with a PROXY header. Default: none.
     #[serde(default)]
     pub proxy_protocol_from: Vec<IpNet>,
@@ -72,6 +86,15 @@ fn starttls() -> TlsMode {
 }
 
 impl Listen {
+    /// What it has of its own instead of what `[tls]` says.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            minimum_version: self.tls_minimum_version,
+            ciphers: self.tls_ciphers.clone(),
+            client_certificates: self.client_certificates,
+        }
+    }
+
     /// The ports of all sections; that of the default where there is none.
     pub fn ports(all: &[Listen]) -> BTreeSet<u16> {
         let ports = all.iter().flat_map(|listen| &listen.address);
@@ -184,6 +207,7 @@ pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     pub(super) service: Service,
     pub(super) tls: TlsMode,
+    pub(super) terms: Arc<Terms>,
     proxies: Vec<IpNet>,
 }
 
@@ -298,16 +322,19 @@ fn endpoints(listen: &[Listen], defaults: Defaults) -> Vec<Endpoint> {
                 address: SocketAddr::new(ip, port),
                 service,
                 tls,
+                terms: Arc::default(),
                 proxies: Vec::new(),
             })
         };
         return defaults.ports().iter().flat_map(on_port).collect();
     }
     let of_section = |listen: &Listen| {
+        let terms = Arc::new(listen.terms());
         let endpoint = |address: &SocketAddr| Endpoint {
             address: *address,
             service: listen.service,
             tls: listen.tls,
+            terms: Arc::clone(&terms),
             proxies: listen.proxy_protocol_from.clone(),
         };
         listen.address.iter().map(endpoint).collect::<Vec<_>>()

@@ -139,6 +139,14 @@ fn outside(config: &Config) -> Vec<Trouble> {
             trouble(format!("acme.{key}"), message);
         }
     }
+    for (index, path) in config.internal.authorities.iter().enumerate() {
+        let usable = tls::Authorities::open(std::slice::from_ref(path))
+            .map_err(|error| sources(&error).join(": "))
+            .and_then(|_| check_readable(path, &runner));
+        if let Err(message) = usable {
+            trouble(format!("internal.authorities[{}]", index + 1), message);
+        }
+    }
     match dkim::open(config) {
         Ok(signing) => {
             for held in dkim::all(&signing) {
@@ -291,6 +299,13 @@ fn may_relay(config: &Config) -> Vec<(&'static str, String)> {
         lines.push(("users", source.to_string()));
         lines.push(("senders", config.submission.senders.mode.to_string()));
     }
+    if config.internal.has_certificates() {
+        let certificates = config.internal.certificates.iter().map(ToString::to_string);
+        let authorities = config.internal.authorities.iter();
+        let authorities = authorities.map(|path| format!("all of {}", path.display()));
+        let known: Vec<_> = certificates.chain(authorities).collect();
+        lines.push(("known", format!("by certificate: {}", known.join(", "))));
+    }
     let networks = config.relaying_networks();
     if !networks.is_empty() {
         let networks = networks.iter().map(ToString::to_string);
@@ -332,6 +347,8 @@ fn in_force_json(config: &Config) -> Value {
         "listen": config.listeners(), "admin": config.admin.listen.to_string(),
         "users": config.submission.users.as_ref().map(ToString::to_string),
         "senders": config.submission.senders.mode.to_string(), "internal": config.relaying_networks(),
+        "certificates_known": config.internal.certificates.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "authorities": config.internal.authorities,
         "sendmail": config.sendmail.directory, "trusted_users": config.sendmail.trusted_users,
         "certificates": certificates(config), "checks": checks, "domains": domains,
         "signing": dkim::open(config).map(|signing| dkim::as_json(&signing)).unwrap_or_default(),

@@ -14,6 +14,7 @@ pub mod sendmail;
 #[cfg(test)]
 mod shipped;
 pub mod submission;
+mod tls_terms;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -222,6 +223,9 @@ impl Config {
         };
         section("", self.top_faults());
         section("listen", accept::Listen::faults(&self.listen));
+        section("tls", self.tls.faults());
+        section("listen", self.listener_tls_faults());
+        section("internal", self.unasked_certificates());
         section("limits", self.limits.faults());
         section("acme", self.acme.faults());
         section("dns", self.dns.faults());

@@ -271,6 +271,7 @@ mod tests {
                 host: None,
             },
             tls: None,
+            certificate: None,
         }
     }
 

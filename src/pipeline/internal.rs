@@ -1,29 +1,55 @@
-//! Who may send without a login: machines of ours, known by the network that they connect from.
+//! Who may send without a login: machines of ours, known by the network that they connect from, or by a
+//! certificate of which they hold the key.
 //!
-//! Such a network may relay to the whole world, so none may be listed that strangers could be in.
+//! Such a machine may relay to the whole world, so no network may be listed that strangers could be in,
+//! and no authority that signs for strangers ([`crate::tls::Authorities`] sees to that).
+
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::loopback;
+use crate::tls::Fingerprint;
+use crate::tls::Identity;
 
-/// `[internal]`: whose mail is taken by listeners with the service `internal`.
+/// `[internal]`: whose mail is taken by listeners with the service `internal`, and wherever clients are
+/// asked for a certificate.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Networks whose machines may send to anywhere, as anybody, without a login.
     pub networks: Vec<IpNet>,
+    /// Certificates by which machines are known wherever they come from: the SHA-256 of each, or of its
+    /// public key.
+    pub certificates: Vec<Fingerprint>,
+    /// Files with authorities whose certificates make a machine known in the same way.
+    pub authorities: Vec<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Config {
         Config {
             networks: loopback(),
+            certificates: Vec::new(),
+            authorities: Vec::new(),
         }
     }
 }
 
 impl Config {
+    /// Whether a certificate makes a machine one of ours.
+    pub(super) fn knows(&self, certificate: &Identity) -> bool {
+        let (whole, key) = (certificate.shown.fingerprint, certificate.shown.key);
+        let is_listed = |one: &Fingerprint| *one == whole || *one == key;
+        certificate.is_of_authority || self.certificates.iter().any(is_listed)
+    }
+
+    /// Whether a certificate can make a machine one of ours at all.
+    pub fn has_certificates(&self) -> bool {
+        !self.certificates.is_empty() || !self.authorities.is_empty()
+    }
+
     /// What is wrong with the values: key, and what would be right.
     pub fn faults(&self) -> Vec<(String, String)> {
         let networks = self.networks.iter().enumerate();
@@ -92,6 +118,7 @@ mod tests {
         ] {
             let config = Config {
                 networks: vec!["::1/128".parse().unwrap(), network.parse().unwrap()],
+                ..Config::default()
             };
             let keys: Vec<_> = config.faults().into_iter().map(|(key, _)| key).collect();
             let want = if is_fault { vec!["networks.1"] } else { vec![] };

@@ -17,6 +17,7 @@ pub mod trace;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -40,6 +41,7 @@ use crate::smtp::command::Hello;
 use crate::smtp::reply::Refusal;
 use crate::smtp::server::Verb;
 use crate::telemetry::events;
+use crate::tls::Identity;
 use crate::verify::Evidence;
 use crate::verify::Iprev;
 use crate::verify::Spf;
@@ -163,6 +165,8 @@ pub struct Client {
     pub hello: Hello,
     /// TLS version and cipher suite, where TLS is in use.
     pub tls: Option<(String, String)>,
+    /// What it has shown within TLS, where it was asked for a certificate.
+    pub certificate: Option<Arc<Identity>>,
 }
 
 impl Client {
@@ -254,6 +258,17 @@ impl Pipeline {
         }
     }
 
+    /// Whether a client with this certificate is a machine of ours, wherever it comes from.
+    pub fn knows_certificate(&self, certificate: &Identity) -> bool {
+        self.config.internal.knows(certificate)
+    }
+
+    /// Whether the client is a machine of ours by its certificate.
+    fn is_known(&self, client: &Client) -> bool {
+        let certificate = client.certificate.as_ref();
+        certificate.is_some_and(|certificate| self.knows_certificate(certificate))
+    }
+
     /// RCPT TO: may this client send to this recipient? Says where to deliver.
     ///
     /// The cheapest refusal comes first. SPF is evaluated once a transaction. Cancel safe.
@@ -264,8 +279,8 @@ impl Pipeline {
         to: &ForwardPath,
     ) -> Result<Address, Refusal> {
         match client.service {
-            Service::Mx => {}
-            Service::Submission | Service::Internal | Service::Local => {
+            Service::Mx if !self.is_known(client) => {}
+            Service::Mx | Service::Submission | Service::Internal | Service::Local => {
                 return self.submitted_recipient(client, case, to).await;
             }
         }
@@ -300,8 +315,8 @@ impl Pipeline {
         now: SystemTime,
     ) -> Result<Passed, Refusal> {
         match client.service {
-            Service::Mx => {}
-            Service::Submission | Service::Internal | Service::Local => {
+            Service::Mx if !self.is_known(client) => {}
+            Service::Mx | Service::Submission | Service::Internal | Service::Local => {
                 return self.submitted_message(client, case, envelope, received, now);
             }
         }

@@ -63,6 +63,7 @@ impl Hop<'_> {
         if let Some((version, cipher)) = &self.client.tls {
             let _ = write!(field, "(using {version} with cipher {cipher})\r\n\t");
         }
+        field.push_str(&self.certificate());
         if let Some(login) = self.login {
             let _ = write!(field, "(Authenticated sender: {})\r\n\t", comment(login));
         }
@@ -78,6 +79,24 @@ impl Hop<'_> {
         field
     }
 
+    /// What the client has shown within TLS, where that may be told. Names are as their maker wrote them.
+    fn certificate(&self) -> String {
+        let Some(identity) = &self.client.certificate else {
+            return String::new();
+        };
+        if let Origin::Hidden = self.origin {
+            return String::new();
+        }
+        let shown = &identity.shown;
+        let name = |text: &str| comment(text).chars().take(LONGEST_NAME).collect::<String>();
+        format!(
+            "(client certificate of {} by {}\r\n\tsha256 {})\r\n\t",
+            name(&shown.subject),
+            name(&shown.issuer),
+            shown.fingerprint
+        )
+    }
+
     /// Which account of this machine sent it, where that may be told.
     fn account(&self) -> String {
         match (self.origin, self.client.login.as_deref()) {
@@ -88,6 +107,9 @@ impl Hop<'_> {
         }
     }
 }
+
+/// So much of a name stands in the field (RFC 5280 appendix A.1: a common name has as many characters).
+const LONGEST_NAME: usize = 64;
 
 /// RFC 5322 §3.3, in UTC.
 pub(super) fn date(now: SystemTime) -> String {
@@ -149,6 +171,7 @@ mod tests {
                 host: None,
             },
             tls: Some(("TLSv1.3".to_owned(), "SUITE".to_owned())),
+            certificate: None,
         }
     }
 

@@ -475,6 +475,7 @@ mod tests {
                 host: None,
             },
             tls: None,
+            certificate: None,
         };
         let from = format!("\"{}\"@{}", "\\\"".repeat(62), "c.".repeat(60) + "example");
         let mut case = Case::new("01JDQ4T9X2K.1".parse().unwrap(), ReversePath::Null);
@@ -561,6 +562,7 @@ mod tests {
                 host: None,
             },
             tls: Some(("TLSv1.3".to_owned(), "TLS_AES_256_GCM_SHA384".to_owned())),
+            certificate: None,
         };
         let mut case = Case::new(
             "01JDQ4T9X2K.1".parse().unwrap(),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
+use ipnet::Ipv4Net;
 use ipnet::Ipv6Net;
 
 /// How many clients are remembered. Who is forgotten too early gets a fresh allowance, nothing worse.
@@ -22,6 +23,14 @@ pub fn customer(ip: IpAddr) -> IpNet {
     match ip {
         IpAddr::V4(_) => ip.into(),
         IpAddr::V6(ip) => IpNet::V6(Ipv6Net::new_assert(ip, 64).trunc()),
+    }
+}
+
+/// What counts as one network: what one customer usually has.
+pub fn network(ip: IpAddr) -> IpNet {
+    match ip {
+        IpAddr::V4(ip) => IpNet::V4(Ipv4Net::new_assert(ip, 24).trunc()),
+        IpAddr::V6(_) => customer(ip),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+use super::handshakes;
 use super::refusals;
 
 /// `[session]`: what one connection may do, and how long it may take.
@@ -46,6 +47,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// How often a client may be refused something before it has to wait.
     pub refusals: refusals::Config,
+    /// How many TLS handshakes a network may begin.
+    pub handshakes: handshakes::Config,
 }
 
 /// What the spool takes, less what we write in front of a message.
@@ -68,6 +71,7 @@ impl Default for Config {
             reply_timeout: Duration::from_secs(60),
             handshake_timeout: Duration::from_secs(30),
             refusals: refusals::Config::default(),
+            handshakes: handshakes::Config::default(),
         }
     }
 }
@@ -132,6 +136,12 @@ impl Config {
                 "must be 1min at most, or clients would give up (RFC 5321 section 4.5.3.2)",
             );
         }
+        if self.handshakes.per_minute == 0 {
+            fault(
+                "handshakes.per_minute",
+                "0 would keep everybody from TLS; give a number from 1",
+            );
+        }
         if self.errors == 0 {
             fault("errors", "must be 1 at least, or no mail could come in");
         }
@@ -159,6 +169,10 @@ mod tests {
                 delay: Duration::from_secs(61),
                 ..refusals::Config::default()
             },
+            handshakes: handshakes::Config {
+                per_minute: 0,
+                ..handshakes::Config::default()
+            },
             data_timeout: Duration::ZERO,
             errors: 0,
             transactions: 0,
@@ -170,6 +184,7 @@ mod tests {
             "size",
             "data_timeout",
             "refusals.delay",
+            "handshakes.per_minute",
             "errors",
             "transactions",
         ];

@@ -74,6 +74,10 @@ impl Session<'_> {
             Some(_) | None => Vec::new(),
         };
         self.server.require_login(offered);
+        let certificate = self.certificate.as_ref();
+        if certificate.is_some_and(|shown| self.shared.pipeline.knows_certificate(shown)) {
+            self.server.excuse_from_login();
+        }
     }
 
     fn is_secure(&self) -> bool {
@@ -266,7 +270,7 @@ impl Session<'_> {
             return Bindings::default();
         };
         let mut bindings = Bindings {
-            end_point: self.shared.certificates.end_point(connection),
+            end_point: self.shared.handshakes.certificates.end_point(connection),
             ..Bindings::default()
         };
         // RFC 9266 §4.2: with older versions it is unique only under conditions.

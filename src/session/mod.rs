@@ -10,6 +10,7 @@ pub mod bans;
 
 mod budget;
 mod config;
+pub mod handshakes;
 mod incoming;
 mod login;
 mod refusals;
@@ -25,7 +26,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::mail::address::Address;
@@ -63,7 +63,13 @@ pub use self::login::Logins;
 pub use self::stream::Socket;
 pub use crate::pipeline::Service;
 pub use crate::pipeline::loopback;
+pub use crate::tls::Cipher;
+pub use crate::tls::ClientCertificates;
+pub use crate::tls::MinimumVersion;
+pub use crate::tls::Terms;
 
+use self::handshakes::Handshakes;
+use self::handshakes::Pace;
 use self::incoming::Incoming;
 use self::login::Attempt;
 use self::refusals::Refusals;
@@ -95,6 +101,8 @@ pub struct Connection {
     pub service: Service,
     /// How the listener does TLS.
     pub tls: TlsMode,
+    /// What it has of its own instead of what `[tls]` says.
+    pub terms: Arc<Terms>,
     /// Whose it is, where the kernel says so: an account of this machine, which needs no login.
     pub account: Option<Account>,
 }
@@ -117,6 +125,8 @@ pub struct Lasting {
     pub bans: Bans,
     /// What our users have sent lately.
     pub quotas: Quotas,
+    /// The TLS handshakes that networks have begun lately.
+    pub pace: Pace,
 }
 
 /// Where mail goes that passed.
@@ -134,22 +144,21 @@ pub struct Shared {
     pipeline: Pipeline,
     spool: Spool,
     through: Through,
-    acceptor: TlsAcceptor,
-    certificates: tls::Store,
+    handshakes: Handshakes,
     budget: Budget,
     refusals: Refusals,
     logins: Option<Logins>,
 }
 
 impl Shared {
-    /// Joins what sessions need. `spool`, `certificates` and `budget` outlive a reload, the rest does not.
+    /// Joins what sessions need. `spool` and `budget` outlive a reload, most of the rest does not.
     /// Without `logins` nobody can log in.
     pub fn new(
         hostname: Domain,
         config: Config,
         pipeline: Pipeline,
         onward: Onward,
-        certificates: &tls::Store,
+        handshakes: Handshakes,
         budget: Budget,
         logins: Option<Logins>,
     ) -> Shared {
@@ -168,8 +177,7 @@ impl Shared {
             pipeline,
             spool: onward.spool,
             through: onward.through,
-            acceptor: certificates.server_config().into(),
-            certificates: certificates.clone(),
+            handshakes,
             logins,
         }
     }
@@ -234,6 +242,7 @@ pub async fn serve(
         server: Server::new(shared.rules.clone(), tls),
         shared: &shared,
         connection: &connection,
+        certificate: None,
         case: None,
         incoming: None,
         attempt: None,
@@ -312,6 +321,8 @@ struct Session<'a> {
     server: Server,
     shared: &'a Shared,
     connection: &'a Connection,
+    /// What the client has shown within TLS, where it was asked.
+    certificate: Option<Arc<tls::Identity>>,
     /// What is known of the transaction under way.
     case: Option<Case>,
     /// The message on its way in.
@@ -348,6 +359,9 @@ impl<'a> Session<'a> {
 
     async fn greet(&mut self) -> Result<ControlFlow<Ended>, Ended> {
         if self.connection.tls == TlsMode::Implicit {
+            if !self.may_shake_hands() {
+                return Err(Ended::NoTls);
+            }
             Box::pin(self.shake_hands()).await?;
         } else if self
             .stream
@@ -445,14 +459,7 @@ impl<'a> Session<'a> {
                     self.server.login_answered(answer)
                 }
                 Step::StartTls(reply) => {
-                    // RFC 3207 §4.2: what was sent with STARTTLS came over the open wire.
-                    if !self.stream.input().is_empty() {
-                        self.say(&Reply::STARTTLS_INJECTION);
-                        return Ok(ControlFlow::Break(Ended::ByUs));
-                    }
-                    self.say(&reply);
-                    self.flush().await?;
-                    Box::pin(self.shake_hands()).await?;
+                    Box::pin(self.start_tls(&reply)).await?;
                     self.server.tls_started();
                     self.offer_login();
                     self.case = None;
@@ -491,15 +498,6 @@ impl<'a> Session<'a> {
                 }
             }
         }
-    }
-
-    async fn shake_hands(&mut self) -> Result<(), Ended> {
-        let deadline = self.deadline(self.shared.config.handshake_timeout);
-        let shaken = self.stream.start_tls(&self.shared.acceptor, deadline).await;
-        shaken.map_err(|error| {
-            events::tls_failed(self.connection.id, self.connection.peer, &error);
-            Ended::NoTls
-        })
     }
 
     async fn ask_recipient(&mut self, to: &ForwardPath) -> Result<Address, Refusal> {
@@ -618,7 +616,7 @@ impl<'a> Session<'a> {
             )
         };
         let (verb, hello) = self.server.hello().cloned().unwrap_or_else(unnamed);
-        let facts = self.stream.tls().map(tls::facts);
+        let facts = self.stream.tls().map(|connection| tls::facts(connection));
         Client {
             address: self.connection.peer.ip(),
             service: self.connection.service,
@@ -626,6 +624,7 @@ impl<'a> Session<'a> {
             verb,
             hello,
             tls: facts.map(|facts| (facts.version.to_owned(), facts.cipher.to_owned())),
+            certificate: self.certificate.clone(),
         }
     }
 

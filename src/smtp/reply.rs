@@ -395,6 +395,13 @@ impl Reply {
         (4, 7, 0),
         "Too many connections from you, try again later",
     );
+    /// To STARTTLS, where the client's network has begun as many handshakes lately as it may, before we
+    /// hang up.
+    pub const TOO_MANY_HANDSHAKES: Reply = Reply::fixed(
+        421,
+        (4, 7, 0),
+        "Your network wants TLS too often, try again later",
+    );
     /// In place of the greeting, where the client has opened as many sessions lately as it may.
     pub const TOO_FAST: Reply =
         Reply::fixed(421, (4, 7, 0), "You connect too often, try again later");

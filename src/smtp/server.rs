@@ -139,6 +139,8 @@ pub struct Server {
     pending: Option<Rcpt>,
     /// By what clients may log in, and have to before MAIL; None where nobody does.
     mechanisms: Option<Vec<Mechanism>>,
+    /// The client is known otherwise, and need not log in.
+    is_excused: bool,
     /// As whom the client has.
     login: Option<String>,
     /// The next line is no command, but the answer to a challenge.
@@ -166,6 +168,7 @@ impl Server {
             transaction: None,
             pending: None,
             mechanisms: None,
+            is_excused: false,
             login: None,
             is_challenged: false,
             errors: 0,
@@ -181,6 +184,11 @@ impl Server {
     /// The client is known by other means than AUTH, under this name.
     pub fn known_as(&mut self, name: String) {
         self.login = Some(name);
+    }
+
+    /// The client is known otherwise: it may log in, and need not.
+    pub fn excuse_from_login(&mut self) {
+        self.is_excused = true;
     }
 
     /// As whom the client has logged in.
@@ -313,7 +321,7 @@ impl Server {
         if self.hello.is_none() {
             return self.say(Reply::HELLO_FIRST);
         }
-        if self.mechanisms.is_some() && self.login.is_none() {
+        if self.mechanisms.is_some() && self.login.is_none() && !self.is_excused {
             return self.say(match self.tls {
                 Tls::Offered => Reply::TLS_FIRST,
                 Tls::Active | Tls::NotOffered => Reply::LOGIN_FIRST,

@@ -98,6 +98,33 @@ pub fn tls_failed(session: SessionId, peer: SocketAddr, reason: &dyn Display) {
     info!(%session, %peer, %reason, "tls handshake failed");
 }
 
+/// A TLS handshake with a client came off. `key_exchange` is empty where an older session was resumed with
+/// its own keys.
+pub fn tls_begun(
+    session: SessionId,
+    version: &'static str,
+    cipher: &'static str,
+    key_exchange: &'static str,
+    resumed: bool,
+) {
+    counter!("gatepost_tls_handshakes_total", "version" => version).increment(1);
+    info!(%session, version, cipher, key_exchange, resumed, "tls begun");
+}
+
+/// A client that was asked for a certificate has shown one, and holds its key. What `subject` and
+/// `issuer` say is proven only by what is known of the fingerprints.
+pub fn certificate_shown(
+    session: SessionId,
+    peer: SocketAddr,
+    subject: &str,
+    issuer: &str,
+    sha256: &dyn Display,
+    key_sha256: &dyn Display,
+    may_relay: bool,
+) {
+    info!(%session, %peer, subject, issuer, %sha256, %key_sha256, may_relay, "client certificate");
+}
+
 /// A client was refused something. `stage` is the command (`connect`, `rcpt`, `data`); `rcpt` is empty
 /// at the first, and names each recipient at the last.
 pub fn refused(

@@ -160,7 +160,11 @@ const COUNTERS: &[(&str, &str)] = &[
 const LABELLED: &[(&str, &str)] = &[
     (
         "gatepost_turned_away_total",
-        "Connections turned away before a session began, by reason.",
+        "Connections turned away for a limit, by reason.",
+    ),
+    (
+        "gatepost_tls_handshakes_total",
+        "TLS handshakes with clients that came off, by version.",
     ),
     (
         "gatepost_refused_total",

@@ -140,7 +140,8 @@ fn signature_hash(signature: &str) -> Option<&'static Algorithm> {
     }
 }
 
-fn dns_names(names: &[GeneralName<'_>]) -> Vec<String> {
+/// In lower case.
+pub(super) fn dns_names(names: &[GeneralName<'_>]) -> Vec<String> {
     let dns_name = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         _ => None,

@@ -22,6 +22,8 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::pki_types::UnixTime;
 
+use super::policy;
+
 /// Opportunistic TLS (RFC 3207 §4.1, RFC 7435): takes any certificate. The connection is safe from
 /// listeners, not from somebody who answers in the next hop's place; the alternative is no TLS.
 pub fn client_config_any() -> Arc<ClientConfig> {
@@ -48,7 +50,7 @@ fn with(
     versions: &[&'static SupportedProtocolVersion],
     verifier: impl FnOnce(Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier>,
 ) -> Arc<ClientConfig> {
-    let provider = super::store::provider();
+    let provider = Arc::new(policy::provider());
     #[expect(
         clippy::expect_used,
         reason = "who calls names the versions, and our provider has suites for each"
@@ -82,7 +84,7 @@ pub fn client_config_verified(trust: Trust<'_>) -> Result<Arc<ClientConfig>, sup
     if roots.is_empty() {
         return Err(super::Error::NoRoots { whose });
     }
-    let config = ClientConfig::builder_with_provider(super::store::provider())
+    let config = ClientConfig::builder_with_provider(Arc::new(policy::provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();

@@ -217,7 +217,7 @@ mod tests {
             });
         let name = ServerName::try_from("mx.example").unwrap();
         let verifier = Dane {
-            provider: super::super::store::provider(),
+            provider: Arc::new(super::super::policy::provider()),
             associations: strongest(usable.collect()),
             names: vec![name.clone()],
         };

@@ -2,8 +2,9 @@
 
 use tokio_rustls::rustls::CipherSuite;
 use tokio_rustls::rustls::ConnectionCommon;
+use tokio_rustls::rustls::HandshakeKind;
+use tokio_rustls::rustls::NamedGroup;
 use tokio_rustls::rustls::ProtocolVersion;
-use tokio_rustls::rustls::ServerConnection;
 
 /// What the peers agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +15,15 @@ pub struct Facts {
     pub cipher: &'static str,
     /// Length of the key that encrypts the connection.
     pub bits: u16,
+    /// What the keys were agreed on by: `X25519MLKEM768`, `X25519`, `secp256r1` and the like. Empty where
+    /// an older session was resumed with keys of its own.
+    pub key_exchange: &'static str,
+    /// Whether an older session was resumed.
+    pub resumed: bool,
 }
 
 /// Reads them off a connection whose handshake is done.
-pub fn facts(connection: &ServerConnection) -> Facts {
+pub fn facts<D>(connection: &ConnectionCommon<D>) -> Facts {
     let version = version(connection);
     let suite = connection.negotiated_cipher_suite();
     let (cipher, bits) = suite.map_or(UNKNOWN, |suite| cipher(suite.suite()));
@@ -25,6 +31,20 @@ pub fn facts(connection: &ServerConnection) -> Facts {
         version,
         cipher,
         bits,
+        key_exchange: key_exchange(connection),
+        resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+    }
+}
+
+fn key_exchange<D>(connection: &ConnectionCommon<D>) -> &'static str {
+    let group = connection.negotiated_key_exchange_group();
+    match group.map(|group| group.name()) {
+        Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
+        Some(NamedGroup::X25519) => "X25519",
+        Some(NamedGroup::secp256r1) => "secp256r1",
+        Some(NamedGroup::secp384r1) => "secp384r1",
+        Some(_) => "unknown",
+        None => "",
     }
 }
 
@@ -39,7 +59,7 @@ pub(super) fn version<D>(connection: &ConnectionCommon<D>) -> &'static str {
 const UNKNOWN: (&str, u16) = ("unknown", 0);
 
 /// All that rustls speaks on aws-lc-rs.
-fn cipher(suite: CipherSuite) -> (&'static str, u16) {
+pub(super) fn cipher(suite: CipherSuite) -> (&'static str, u16) {
     match suite {
         CipherSuite::TLS13_AES_256_GCM_SHA384 => ("TLS_AES_256_GCM_SHA384", 256),
         CipherSuite::TLS13_AES_128_GCM_SHA256 => ("TLS_AES_128_GCM_SHA256", 128),

@@ -4,8 +4,9 @@
 //! changed files while sessions go on. What does not load never replaces what did. Where no
 //! certificate is configured one is made, so that mail is encrypted from the first minute.
 //!
-//! TLS 1.2 and 1.3 on aws-lc-rs, tickets without state, hybrid post-quantum key exchange first, no
-//! ALPN for mail, no client certificates.
+//! TLS 1.2 and 1.3 on aws-lc-rs, tickets without state, hybrid post-quantum key exchange, no
+//! ALPN for mail. A listener agrees to what its [`Policy`] says. A client's certificate is taken
+//! whatever it is; what it is known by is a fact ([`Authorities::shown`]), and opens nothing here.
 //!
 //! # Limits
 //!
@@ -20,22 +21,36 @@ use serde::Deserialize;
 use tokio_rustls::rustls;
 
 mod alpn;
+mod asked;
 mod association;
+mod authorities;
 mod certificate;
 pub mod client;
 pub mod dane;
 mod facts;
+mod fingerprint;
 mod made;
+mod policy;
 mod requested;
 mod resolver;
+mod shown;
 mod store;
 mod watched;
 
+pub use self::authorities::Authorities;
+pub use self::authorities::Identity;
 pub use self::facts::Facts;
 pub use self::facts::facts;
+pub use self::fingerprint::Fingerprint;
 pub use self::made::keep;
+pub use self::policy::Cipher;
+pub use self::policy::ClientCertificates;
+pub use self::policy::MinimumVersion;
+pub use self::policy::Policy;
+pub use self::policy::Terms;
 pub use self::requested::KeyKind;
 pub use self::requested::Requested;
+pub use self::shown::Shown;
 pub use self::store::Inspected;
 pub use self::store::Store;
 pub use self::store::inspect;
@@ -49,10 +64,35 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     /// The oldest version of TLS that is spoken.
     pub minimum_version: MinimumVersion,
+    /// The cipher suites that are spoken, by IANA's names, the preferred first. Default: all.
+    pub ciphers: Vec<Cipher>,
     /// Certificates that the gateway gets for itself. Not in the file; these need not be there yet.
     #[serde(skip)]
     pub obtained: Vec<CertificateFiles>,
 }
+
+impl Config {
+    /// What is wrong with the values: key, and what would be right.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        match self.policy(&Terms::default()).can_agree() {
+            true => Vec::new(),
+            false => vec![("ciphers".to_owned(), NO_SUITE.to_owned())],
+        }
+    }
+
+    /// What a listener with terms of its own agrees to.
+    pub fn policy(&self, terms: &Terms) -> Policy {
+        Policy {
+            minimum_version: terms.minimum_version.unwrap_or(self.minimum_version),
+            ciphers: terms.ciphers.as_ref().unwrap_or(&self.ciphers).clone(),
+            client_certificates: terms.client_certificates,
+        }
+    }
+}
+
+/// What is wrong with a list of suites of which none can be used.
+pub const NO_SUITE: &str = "none of these is of TLS 1.3, and nothing older is spoken; add one, such as \
+     \"TLS_AES_128_GCM_SHA256\", or allow \"1.2\"";
 
 /// One of `certificates`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -72,18 +112,6 @@ impl CertificateFiles {
             key: path.to_owned(),
         }
     }
-}
-
-/// `minimum_version`. Default: `"1.2"`, for mail that is refused here goes unencrypted elsewhere.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum MinimumVersion {
-    /// `"1.2"`: TLS 1.2 and 1.3.
-    #[default]
-    #[serde(rename = "1.2")]
-    Tls12,
-    /// `"1.3"`: TLS 1.3 alone.
-    #[serde(rename = "1.3")]
-    Tls13,
 }
 
 /// A certificate or key can't be used.
@@ -154,6 +182,22 @@ pub enum Error {
     NoRoots {
         /// Where they were looked for.
         whose: String,
+    },
+    /// An authority of ours that the world trusts as well.
+    #[error("{} holds {name}, whom this system trusts: everybody can get a certificate of theirs, and could send through us", .path.display())]
+    PublicAuthority {
+        /// The file.
+        path: PathBuf,
+        /// The authority.
+        name: String,
+    },
+    /// What is to be an authority is none.
+    #[error("{} holds a certificate that may sign no others, that of {name}; list its SHA-256 under `certificates` instead", .path.display())]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        name: String,
     },
     /// The TLS library refuses its own settings, and why.
     #[error("cannot set up TLS")]

@@ -18,17 +18,10 @@ use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio::time;
 use tokio::time::MissedTickBehavior;
-use tokio_rustls::rustls::NamedGroup;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::ServerConnection;
-use tokio_rustls::rustls::crypto::CryptoProvider;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::server::ProducesTickets;
-use tokio_rustls::rustls::server::ResolvesServerCert;
-use tokio_rustls::rustls::version::TLS12;
-use tokio_rustls::rustls::version::TLS13;
 
 use crate::mail::address::Domain;
 use crate::telemetry::events;
@@ -36,11 +29,12 @@ use crate::telemetry::events;
 use super::CertificateFiles;
 use super::Config;
 use super::Error;
-use super::MinimumVersion;
+use super::Policy;
 use super::alpn;
 use super::alpn::Challenges;
 use super::certificate::Certificate;
 use super::made;
+use super::policy::Tickets;
 use super::resolver::Resolver;
 use super::watched::News;
 use super::watched::Watched;
@@ -58,8 +52,9 @@ struct Shared {
     resolver: Arc<Resolver>,
     challenges: Arc<Challenges>,
     /// Kept for good: a reload must not make the tickets worthless that clients hold.
-    tickets: Arc<dyn ProducesTickets>,
-    server: ArcSwap<ServerConfig>,
+    tickets: Tickets,
+    /// As many as listeners have policies; a reload begins anew.
+    servers: ArcSwap<Vec<(Policy, Arc<ServerConfig>)>>,
     /// Held while files are read, never across an await.
     watched: Mutex<Vec<Watched>>,
 }
@@ -78,16 +73,13 @@ impl Store {
         let made = made::files(data_dir);
         let watched = load(config, &made, hostname)?;
         let resolver = Arc::new(Resolver::new(certificates(&watched), hostname));
-        let tickets = aws_lc_rs::Ticketer::new()?;
-        let server = server_config(config.minimum_version, resolver.clone(), &tickets)?;
-        let server = Arc::new(server);
         let shared = Shared {
             hostname: hostname.to_owned(),
             made,
             challenges: Arc::new(Challenges::before(&resolver)),
             resolver,
-            tickets,
-            server: ArcSwap::new(server),
+            tickets: Tickets::new()?,
+            servers: ArcSwap::default(),
             watched: Mutex::new(watched),
         };
         Ok(Store {
@@ -95,18 +87,29 @@ impl Store {
         })
     }
 
-    /// What a listener shakes hands with. Certificates behind it change without it changing; only
-    /// [`Store::replace`] makes another.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.shared.server.load_full()
+    /// What a listener with this policy shakes hands with. Certificates behind it change without it
+    /// changing.
+    pub fn server_config(&self, policy: &Policy) -> Result<Arc<ServerConfig>, Error> {
+        let shared = &self.shared;
+        let known = shared.servers.load();
+        if let Some((_, server)) = known.iter().find(|(of, _)| of == policy) {
+            return Ok(Arc::clone(server));
+        }
+        let server = policy.server_config(shared.resolver.clone(), &shared.tickets)?;
+        let server = Arc::new(server);
+        shared.servers.rcu(|known| {
+            let mut more = Vec::clone(known);
+            more.push((policy.clone(), Arc::clone(&server)));
+            more
+        });
+        Ok(server)
     }
 
     /// What a listener for the Web shakes hands with: an authority may see there that a name is ours
     /// (TLS-ALPN-01, RFC 8737). Made anew for each listener.
     pub fn web_config(&self) -> Result<Arc<ServerConfig>, Error> {
         let challenges = Arc::clone(&self.shared.challenges);
-        let tickets = &self.shared.tickets;
-        let mut config = server_config(MinimumVersion::Tls12, challenges, tickets)?;
+        let mut config = Policy::default().server_config(challenges, &self.shared.tickets)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec(), alpn::PROTOCOL.to_vec()];
         Ok(Arc::new(config))
     }
@@ -133,10 +136,8 @@ impl Store {
         let shared = &self.shared;
         let mut watched = shared.watched();
         let fresh = load(config, &shared.made, &shared.hostname)?;
-        let resolver = Arc::clone(&shared.resolver);
-        let server = server_config(config.minimum_version, resolver, &shared.tickets)?;
         shared.resolver.set(certificates(&fresh));
-        shared.server.store(Arc::new(server));
+        shared.servers.store(Arc::default());
         *watched = fresh;
         Ok(())
     }
@@ -227,33 +228,6 @@ fn report_coverage(watched: &[Watched], hostname: &str) {
     }
 }
 
-fn server_config(
-    minimum: MinimumVersion,
-    resolver: Arc<dyn ResolvesServerCert>,
-    tickets: &Arc<dyn ProducesTickets>,
-) -> Result<ServerConfig, Error> {
-    let versions = match minimum {
-        MinimumVersion::Tls12 => &[&TLS13, &TLS12][..],
-        MinimumVersion::Tls13 => &[&TLS13],
-    };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
-    config.ticketer = Arc::clone(tickets);
-    // A mail client comes back once with each, not with several connections at a time.
-    config.send_tls13_tickets = 1;
-    Ok(config)
-}
-
-/// aws-lc-rs, its hybrid post-quantum key exchange preferred.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
-    let groups = &mut provider.kx_groups;
-    groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
-    Arc::new(provider)
-}
-
 /// What a certificate says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
@@ -336,7 +310,11 @@ mod tests {
     use tokio_rustls::TlsConnector;
     use tokio_rustls::rustls::SupportedProtocolVersion;
     use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::version::TLS12;
+    use tokio_rustls::rustls::version::TLS13;
 
+    use super::super::Cipher;
+    use super::super::MinimumVersion;
     use super::super::client;
     use super::super::facts;
     use super::super::facts::Facts;
@@ -399,12 +377,21 @@ mod tests {
         (made.pem(), key.serialize_pem(), made.der().to_vec())
     }
 
-    /// Shakes hands over loopback; returns the certificate that was shown and what was agreed on.
     async fn shake(
         store: &Store,
         name: &str,
         versions: &[&'static SupportedProtocolVersion],
-    ) -> io::Result<(Vec<u8>, Facts, NamedGroup)> {
+    ) -> io::Result<(Vec<u8>, Facts)> {
+        shake_by(store, &Policy::default(), name, versions).await
+    }
+
+    /// Shakes hands over loopback; returns the certificate that was shown and what was agreed on.
+    async fn shake_by(
+        store: &Store,
+        policy: &Policy,
+        name: &str,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> io::Result<(Vec<u8>, Facts)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -414,14 +401,13 @@ mod tests {
                 .connect(name, TcpStream::connect(address).await?)
                 .await
         };
-        let acceptor = TlsAcceptor::from(store.server_config());
+        let acceptor = TlsAcceptor::from(store.server_config(policy).unwrap());
         let server = async { acceptor.accept(listener.accept().await?.0).await };
         let (client, server) = tokio::join!(client, server);
         let (client, server) = (client?, server?);
         let shown = client.get_ref().1.peer_certificates().unwrap()[0].to_vec();
         let connection = server.get_ref().1;
-        let group = connection.negotiated_key_exchange_group().unwrap().name();
-        Ok((shown, facts(connection), group))
+        Ok((shown, facts(connection)))
     }
 
     async fn shown(store: &Store, name: &str) -> Vec<u8> {
@@ -458,28 +444,46 @@ mod tests {
         let (ec, _) = home.make("ec", &[HOSTNAME], &PKCS_ECDSA_P256_SHA256);
         let (rsa, _) = home.make("rsa", &["rsa.example"], &PKCS_RSA_SHA256);
         let store = home.open(&[&ec, &rsa]).unwrap();
-        let (_, new, group) = shake(&store, HOSTNAME, BOTH).await.unwrap();
+        let (_, new) = shake(&store, HOSTNAME, BOTH).await.unwrap();
         let want = Facts {
             version: "TLS1.3",
             cipher: "TLS_AES_256_GCM_SHA384",
             bits: 256,
+            key_exchange: "X25519MLKEM768",
+            resumed: false,
         };
         assert_eq!(new, want);
-        assert_eq!(group, NamedGroup::X25519MLKEM768);
-        let (_, old, _) = shake(&store, "rsa.example", &[&TLS12]).await.unwrap();
+        let (_, old) = shake(&store, "rsa.example", &[&TLS12]).await.unwrap();
         let want = Facts {
             version: "TLS1.2",
             cipher: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-            bits: 256,
+            key_exchange: "X25519",
+            ..want
         };
         assert_eq!(old, want);
-        let newest = Config {
+        let newest = Policy {
             minimum_version: MinimumVersion::Tls13,
-            ..config(&[&ec])
+            ..Policy::default()
         };
-        store.replace(&newest).unwrap();
-        assert!(shake(&store, HOSTNAME, &[&TLS12]).await.is_err());
-        assert!(shake(&store, HOSTNAME, BOTH).await.is_ok());
+        for (versions, want) in [(&[&TLS12][..], false), (BOTH, true)] {
+            let shaken = shake_by(&store, &newest, HOSTNAME, versions).await;
+            assert_eq!(shaken.is_ok(), want, "{versions:?}");
+        }
+        let cipher = |name: &str| Cipher::try_from(name.to_owned()).unwrap();
+        let listed = Policy {
+            ciphers: vec![
+                cipher("TLS_CHACHA20_POLY1305_SHA256"),
+                cipher("TLS_AES_128_GCM_SHA256"),
+            ],
+            ..Policy::default()
+        };
+        let (_, facts) = shake_by(&store, &listed, HOSTNAME, BOTH).await.unwrap();
+        assert_eq!(facts.cipher, "TLS_CHACHA20_POLY1305_SHA256", "the first");
+        assert!(
+            shake_by(&store, &listed, HOSTNAME, &[&TLS12])
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]

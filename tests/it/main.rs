@@ -12,6 +12,7 @@ mod support;
 mod accept;
 mod bad_input;
 mod bounces;
+mod client_certificates;
 mod crash;
 mod delivery;
 mod dialogues;

@@ -1,6 +1,8 @@
 //! TLS on the wire: the upgrade, what may not come before it, certificates that change.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::version::TLS12;
+use tokio_rustls::rustls::version::TLS13;
 
 use crate::support::SOON;
 use crate::support::certs::Certificate;
@@ -10,6 +12,8 @@ use crate::support::gateway::Gateway;
 use crate::support::gateway::HOSTNAME;
 use crate::support::gateway::Running;
 use crate::support::gateway::Site;
+use crate::support::machine;
+use crate::support::machine::BOTH;
 use crate::support::mailbox;
 use crate::support::mails::mail;
 use crate::support::wait_until;
@@ -210,4 +214,62 @@ fn a_client_that_does_not_shake_hands_is_not_waited_for() {
     client.expect("STARTTLS", "220");
     client.rest();
     gateway.process.wait_for("tls handshake failed");
+}
+
+#[test]
+fn a_network_that_wants_tls_too_often_is_told_to_come_back() {
+    let site = Site::new().with("[session.handshakes]\nper_minute = 2");
+    let gateway = site.start();
+    let root = &gateway.site.certificate.der;
+    for (source, want) in [
+        ("192.0.2.1", "220"),
+        ("192.0.2.2", "220"),
+        ("192.0.2.3", "421 4.7.0"),
+        ("198.51.100.1", "220"),
+    ] {
+        let mut client = Client::hello_from(gateway.site.proxied, source, "client.example");
+        client.expect("STARTTLS", want);
+        match want {
+            "220" => client.secure(root, HOSTNAME).expect("a handshake"),
+            _ => assert_eq!(client.rest(), ""),
+        }
+    }
+    let event = gateway.process.wait_for("turned away");
+    assert_eq!(event["reason"], "too many handshakes");
+    assert_eq!(event["peer"], "192.0.2.3");
+}
+
+#[test]
+fn a_listener_has_its_own_terms() {
+    let (newest, listed) = (free_port(), free_port());
+    let listen = |port: u16, terms: &str| {
+        format!("[[listen]]\nservice = \"mx\"\naddress = \"127.0.0.1:{port}\"\n{terms}\n")
+    };
+    let suite = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+    let gateway = Site::new()
+        .with(&listen(newest, "tls_minimum_version = \"1.3\""))
+        .with(&listen(listed, &format!("tls_ciphers = [{suite:?}]")))
+        .start();
+    let usual = gateway.smtp().port();
+    for (port, versions, want) in [
+        (
+            usual,
+            &[&TLS12][..],
+            Some("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+        ),
+        (usual, &[&TLS13], Some("TLS_AES_256_GCM_SHA384")),
+        (newest, &[&TLS12], None),
+        (newest, &[&TLS13], Some("TLS_AES_256_GCM_SHA384")),
+        (listed, &[&TLS12], Some(suite)),
+        (listed, &[&TLS13], None),
+        (listed, BOTH, Some(suite)),
+    ] {
+        let before = gateway.process.events("tls begun").len();
+        let connected = machine::connect(port, &machine::config(&gateway, None, versions));
+        assert_eq!(connected.is_ok(), want.is_some(), "{port} {versions:?}");
+        if let Some(want) = want {
+            let event = gateway.process.wait_for_nth("tls begun", before + 1);
+            assert_eq!(event["cipher"], want, "{port} {versions:?}");
+        }
+    }
 }

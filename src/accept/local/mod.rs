@@ -27,6 +27,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::unistd::Uid;
 use nix::unistd::User;
@@ -153,6 +154,7 @@ pub(super) fn connection(id: SessionId, account: String, by: &'static str) -> Co
         local: here,
         service: Service::Local,
         tls: TlsMode::Off,
+        terms: Arc::default(),
         account: Some(Account { name: account, by }),
     }
 }

@@ -2,8 +2,8 @@
 //! ours.
 //!
 //! The same two phases as for mail from the world, with other stages. To send is granted by a login, by
-//! an account of this machine or by a listed network, and by nothing else. SPF, DMARC and the client's name are not looked at: who
-//! sends is known. What goes out is put right and signed.
+//! an account of this machine or by a listed network or certificate, and by nothing else. SPF, DMARC and
+//! the client's name are not looked at: who sends is known. What goes out is put right and signed.
 
 pub mod limits;
 pub mod local;
@@ -55,7 +55,7 @@ pub struct Config {
 enum Submitter<'a> {
     /// One of our users, by login, or by the word of the kernel.
     User(User<'a>),
-    /// A machine of ours, by its network.
+    /// A machine of ours, by its network or its certificate.
     Machine,
 }
 
@@ -183,6 +183,9 @@ impl Pipeline {
             (Service::Local, Some(login)) => {
                 let local = &self.config.submission.local;
                 Ok(Submitter::User(self.user(login, Some(local))))
+            }
+            (Service::Mx | Service::Submission | Service::Internal, _) if self.is_known(client) => {
+                Ok(Submitter::Machine)
             }
             (Service::Submission, None) => Err(Refusal::login_required()),
             (Service::Internal, _) if client.is_in(&self.config.internal.networks) => {

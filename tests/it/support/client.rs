@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::ClientConnection;
+use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::StreamOwned;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -186,9 +187,14 @@ impl Client {
         let config = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        self.secure_with(&Arc::new(config), name)
+    }
+
+    /// Shakes hands as this configuration says, which remembers sessions for the next connection.
+    pub fn secure_with(&mut self, config: &Arc<ClientConfig>, name: &str) -> io::Result<()> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection =
-            ClientConnection::new(Arc::new(config), name).expect("a client's configuration");
+            ClientConnection::new(Arc::clone(config), name).expect("a client's configuration");
         let Stream::Plain(tcp) = std::mem::replace(&mut self.stream, Stream::Gone) else {
             panic!("there is TLS already");
         };
@@ -198,6 +204,14 @@ impl Client {
         }
         self.stream = Stream::Tls(Box::new(stream));
         Ok(())
+    }
+
+    /// Whether the handshake resumed an older session.
+    pub fn has_resumed(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(stream) => stream.conn.handshake_kind() == Some(HandshakeKind::Resumed),
+            Stream::Plain(_) | Stream::Gone => false,
+        }
     }
 
     /// The certificate that the server showed.

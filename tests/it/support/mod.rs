@@ -12,6 +12,7 @@ pub mod dnssec;
 pub mod dovecot;
 pub mod gateway;
 pub mod load;
+pub mod machine;
 pub mod mailbox;
 pub mod mails;
 pub mod next_hop;
