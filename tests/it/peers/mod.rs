@@ -18,3 +18,5 @@ mod routes;
 mod sendmail;
 mod signing;
 mod submission;
+mod testssl;
+mod tls;
