@@ -10,6 +10,7 @@ use crate::support::free_port;
 use crate::support::gateway::Gateway;
 use crate::support::gateway::HOSTNAME;
 use crate::support::gateway::Site;
+use crate::support::gateway::gatepost;
 use crate::support::mailbox::field;
 use crate::support::mails::DkimKey;
 use crate::support::postfix;
@@ -31,10 +32,11 @@ fn start(postfix: &Postfix, key: &DkimKey) -> (Gateway, u16) {
     let users = site.path("users");
     fs::write(&users, format!("anna@gate.example {HASH}\n")).expect("written");
     key.give_to(&site, "gate.example");
-    let implicit = free_port();
+    let (implicit, local) = (free_port(), site.path("local"));
     let keys = format!("users = \"file:{}\"", users.display());
     let site = site.with(&submission::section(&keys)).with(&format!(
-        "[[listen]]\nservice = \"submission\"\naddress = \"127.0.0.1:{implicit}\"\n\
+        "[sendmail]\ndirectory = {local:?}\n\n\
+         [[listen]]\nservice = \"submission\"\naddress = \"127.0.0.1:{implicit}\"\n\
          tls = \"implicit\"\n\n[routes.out]\nto = {:?}\nrecipient_domains = [\"other.example\"]\n",
         postfix.target()
     ));
@@ -155,6 +157,33 @@ fn swaks_and_msmtp_send_by_starttls() {
     let got = postfix.mailbox("fourth").first();
     assert_eq!(field(&got, "Subject"), ["from msmtp"]);
     assert_signed(&gateway, &key, &got);
+}
+
+#[test]
+fn the_sendmail_command_sends_what_dkimpy_verifies_behind_postfix() {
+    if !process::present(&["dkimverify"]) || !postfix::present() {
+        return;
+    }
+    let (postfix, key) = (Postfix::start(Onward::Mailboxes), DkimKey::new());
+    let (gateway, _) = start(&postfix, &key);
+    let config = gateway.site.path("gatepost.toml").display().to_string();
+    let mut command = gatepost(&["sendmail", "-C", &config, "-t", "-i"]);
+    let mut sending = command.stdin(Stdio::piped()).spawn().expect("it is there");
+    let mail = "From: Cron <cron@gate.example>\nTo: third@other.example,\n fourth@other.example\n\
+                Bcc: fourth@other.example\nSubject: from cron\n\nHello,\n.\nthere.\n";
+    let mut input = sending.stdin.take().expect("it is piped");
+    input.write_all(mail.as_bytes()).expect("it reads");
+    drop(input);
+    assert!(sending.wait().expect("it is ours").success());
+    for user in ["third", "fourth"] {
+        let got = postfix.mailbox(user).first();
+        assert_eq!(field(&got, "Bcc"), Vec::<String>::new());
+        assert!(
+            got.replace('\r', "").ends_with("\n\nHello,\n.\nthere.\n"),
+            "{got}"
+        );
+        assert_signed(&gateway, &key, &got);
+    }
 }
 
 #[test]
