@@ -14,6 +14,7 @@ mod runner;
 mod sendmail;
 mod serve;
 mod status;
+mod tls;
 mod user;
 
 use std::env;
@@ -46,6 +47,7 @@ use crate::config::fault::Faults;
         gatepost status                      how it goes, where mail waits\n  \
         gatepost acme list                   the certificates that it gets for itself\n  \
         gatepost queue verify                is all that was acknowledged as it was written\n  \
+        gatepost tls example.com             how safe mail to a domain is\n  \
         gatepost user add anna@example.com   who may log in and send\n\n\
         Exit codes are those of sysexits(3): 64 wrong arguments, 65 a name or password that will not\n\
         do, or a key that is not the published one, 66 no such file, 67 no such user, 69 something\n\
@@ -69,6 +71,7 @@ enum Command {
     Queue(queue::Arguments),
     Sendmail(sendmail::Arguments),
     Status(status::Arguments),
+    Tls(tls::Arguments),
     User(user::Arguments),
 }
 
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Queue(arguments) => queue::run(&arguments),
         Command::Sendmail(arguments) => sendmail::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Tls(arguments) => tls::run(&arguments),
         Command::User(arguments) => user::run(&arguments),
     };
     status.into()

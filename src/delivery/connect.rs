@@ -147,7 +147,7 @@ impl Connector {
         Err(failure)
     }
 
-    async fn try_one(
+    pub(super) async fn try_one(
         &self,
         target: &Target,
         wish: Wish,
@@ -194,7 +194,7 @@ impl Connector {
     }
 
     /// What is asked of TLS with one server. None where there is no TLS, as with LMTP.
-    async fn security(
+    pub(super) async fn security(
         &self,
         target: &Target,
         wish: Wish,
@@ -317,7 +317,7 @@ impl Connector {
         route.hello.as_ref().unwrap_or(&self.hosts.hostname)
     }
 
-    async fn socket(&self, peer: &Peer, route: &Route) -> Result<TcpStream, Response> {
+    pub(super) async fn socket(&self, peer: &Peer, route: &Route) -> Result<TcpStream, Response> {
         let Some(address) = peer.address else {
             return Err(cannot_connect(peer, &"it has no address"));
         };

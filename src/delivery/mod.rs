@@ -15,6 +15,7 @@ mod exchange;
 mod exchangers;
 mod hosts;
 mod login;
+pub mod look;
 mod maildir;
 pub mod next_hop;
 pub mod outcome;

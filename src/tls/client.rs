@@ -12,6 +12,7 @@ use tokio_rustls::rustls::Error;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::SignatureScheme;
 use tokio_rustls::rustls::SupportedProtocolVersion;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::client::danger::ServerCertVerified;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
@@ -22,6 +23,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::pki_types::UnixTime;
 
+use super::Shown;
 use super::policy;
 
 /// Opportunistic TLS (RFC 3207 §4.1, RFC 7435): takes any certificate. The connection is safe from
@@ -75,20 +77,50 @@ pub enum Trust<'a> {
 
 /// TLS with a server that has to prove its name. Reads files.
 pub fn client_config_verified(trust: Trust<'_>) -> Result<Arc<ClientConfig>, super::Error> {
+    let roots = roots(trust)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(policy::provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn roots(trust: Trust<'_>) -> Result<RootCertStore, super::Error> {
     let (found, whose) = match trust {
         Trust::File(path) => (super::store::chain(path)?, path.display().to_string()),
         Trust::System => (load_native_certs().certs, "this system".to_owned()),
     };
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found);
-    if roots.is_empty() {
-        return Err(super::Error::NoRoots { whose });
+    match roots.is_empty() {
+        true => Err(super::Error::NoRoots { whose }),
+        false => Ok(roots),
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(policy::provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+}
+
+/// The certificate that the server of a connection has shown. None where it cannot be read.
+pub fn shown(connection: &ClientConnection) -> Option<Shown> {
+    Shown::read(connection.peer_certificates()?.first()?)
+}
+
+/// Whether the server's certificate is valid now, for this name, and by somebody who is trusted; why not, in
+/// words for an operator. Reads files.
+pub fn judge(
+    trust: Trust<'_>,
+    connection: &ClientConnection,
+    name: &ServerName<'_>,
+) -> Result<(), String> {
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let (own, others) = chain.split_first().ok_or("the server has shown none")?;
+    let roots = Arc::new(roots(trust).map_err(|error| error.to_string())?);
+    let provider = Arc::new(policy::provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+    let verifier = verifier.map_err(|error| error.to_string())?;
+    let judged = verifier.verify_server_cert(own, others, name, &[], UnixTime::now());
+    judged.map(drop).map_err(|error| match error {
+        Error::InvalidCertificate(error) => error.to_string(),
+        error => error.to_string(),
+    })
 }
 
 /// Believes every certificate, but has the server prove that it holds its key.

@@ -39,5 +39,6 @@ mod smuggling;
 mod spf_dmarc;
 mod starttls;
 mod submission;
+mod tls_command;
 mod vectors;
 mod verify;

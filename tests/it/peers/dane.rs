@@ -36,10 +36,12 @@ use crate::support::dnssec;
 use crate::support::dnssec::Resolver;
 use crate::support::dnssec::Tree;
 use crate::support::free_port;
+use crate::support::gateway::gatepost;
 use crate::support::mailbox::field;
 use crate::support::postfix;
 use crate::support::postfix::Onward;
 use crate::support::postfix::Postfix;
+use crate::support::process;
 use crate::support::tls_host::Authority;
 use crate::support::tls_host::Chain;
 use crate::support::tls_host::Taken;
@@ -488,6 +490,56 @@ async fn mail_goes_as_tlsa_records_say_that_a_local_resolver_vouches_for() {
 #[tokio::test]
 async fn mail_goes_as_tlsa_records_say_that_we_validate_ourselves() {
     goes_as_published(Resolver::PassesOn, Dnssec::Validate).await;
+}
+
+/// What `gatepost tls` says of a domain: its status, what is wanted of the server, and whether mail would go.
+#[test]
+fn the_command_says_what_tlsa_records_come_to() {
+    if !dnssec::present() {
+        return;
+    }
+    let hosts = Hosts::start();
+    let (secure, plain) = zones(&hosts);
+    let tree = Tree::start(&secure, &plain, Resolver::Validates);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gatepost.toml");
+    let servers = tree.config(Dnssec::Local).servers;
+    let servers: Vec<_> = servers.iter().map(|server| server.0.to_string()).collect();
+    let text = format!(
+        "hostname = \"mx.gate.example\"\n[domains.\"gate.example\"]\n[dns]\nservers = {servers:?}\n\
+         [delivery]\nmta_sts = false\n"
+    );
+    fs::write(&file, text).unwrap();
+    for (domain, goes, wanted, seen) in [
+        ("d-ee", true, "dane: 1 TLSA record at", "TLS1.3"),
+        (
+            "d-wrong",
+            false,
+            "dane: 1 TLSA record at",
+            "no TLSA record fits",
+        ),
+        (
+            "d-strip",
+            false,
+            "dane: 1 TLSA record at",
+            "the server offers no TLS",
+        ),
+        ("d-none", true, "may: nothing published", "no: "),
+        (
+            "d-torntlsa",
+            false,
+            "unknown: cannot resolve",
+            "would not go",
+        ),
+    ] {
+        let (domain, port) = (format!("{domain}.secure.example"), hosts.port.to_string());
+        let file = file.display().to_string();
+        let arguments = ["tls", &domain, "--port", &port, "--config", &file];
+        let (succeeded, said) = process::attempt(&mut gatepost(&arguments));
+        assert_eq!(succeeded, goes, "{said}");
+        assert!(said.contains(&format!("wanted      {wanted}")), "{said}");
+        assert!(said.contains(seen), "{said}");
+    }
 }
 
 /// Level of the domain in `[delivery.tls]`, or of the route.
