@@ -47,8 +47,8 @@ enum Stream {
 }
 
 impl Client {
-    /// Connects from this address, is greeted and says EHLO.
-    pub(crate) fn hello(server: SocketAddr, from: IpAddr, name: &str) -> io::Result<Client> {
+    /// Connects from this address, and reads nothing.
+    pub(crate) fn connect(server: SocketAddr, from: IpAddr) -> io::Result<Client> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         // A port that an earlier row has used serves again, as long as it is to another server.
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
@@ -58,10 +58,15 @@ impl Client {
         stream.set_read_timeout(Some(SOON))?;
         stream.set_write_timeout(Some(SOON))?;
         stream.set_nodelay(true)?;
-        let mut client = Client {
+        Ok(Client {
             stream: Stream::Plain(stream),
             unread: Vec::new(),
-        };
+        })
+    }
+
+    /// Connects from this address, is greeted and says EHLO.
+    pub(crate) fn hello(server: SocketAddr, from: IpAddr, name: &str) -> io::Result<Client> {
+        let mut client = Client::connect(server, from)?;
         wanted(client.reply()?, 220)?;
         client.expect(&format!("EHLO {name}"), 250)?;
         Ok(client)
@@ -70,14 +75,20 @@ impl Client {
     /// Says STARTTLS, shakes hands and says EHLO again.
     pub(crate) fn start_tls(mut self, trust: &Trust, name: &str) -> io::Result<Client> {
         self.expect("STARTTLS", 220)?;
+        self.secure(trust)?;
+        self.expect(&format!("EHLO {name}"), 250)?;
+        Ok(self)
+    }
+
+    /// Speaks TLS from now on; the handshake comes with the next words.
+    pub(crate) fn secure(&mut self, trust: &Trust) -> io::Result<()> {
         let server = ServerName::try_from(SERVER).map_err(io::Error::other)?;
         let config = Arc::clone(&trust.0);
         let connection = ClientConnection::new(config, server).map_err(io::Error::other)?;
         if let Stream::Plain(tcp) = std::mem::replace(&mut self.stream, Stream::Gone) {
             self.stream = Stream::Tls(Box::new(StreamOwned::new(connection, tcp)));
         }
-        self.expect(&format!("EHLO {name}"), 250)?;
-        Ok(self)
+        Ok(())
     }
 
     /// Says a line; fails where the answer is another.
@@ -187,6 +198,12 @@ impl Trust {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok((Trust(Arc::new(config)), files))
+    }
+
+    /// A connection to nowhere, for a server in memory.
+    pub(crate) fn in_memory(&self) -> Result<ClientConnection> {
+        let server = ServerName::try_from(SERVER)?;
+        Ok(ClientConnection::new(Arc::clone(&self.0), server)?)
     }
 
     /// The same for clients that have never been there before: each handshake is a whole one.

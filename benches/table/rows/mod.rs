@@ -6,6 +6,7 @@ mod checked;
 mod delivery;
 mod dns;
 mod floods;
+mod handshakes;
 mod idle;
 mod lanes;
 mod large;
@@ -57,6 +58,11 @@ pub(crate) const ROWS: &[Row] = &[
         name: "beside_floods",
         about: "honest mail beside a flood from another address",
         run: beside_floods::run,
+    },
+    Row {
+        name: "handshakes",
+        about: "whole TLS handshakes, after STARTTLS and at once",
+        run: handshakes::run,
     },
     Row {
         name: "idle",
