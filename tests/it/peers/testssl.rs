@@ -46,7 +46,6 @@ const NOT_LOOKED_AT: &[&str] = &[
     "engine_problem",
     "sessionresumption_ticket",
     "sessionresumption_ID",
-    "scanTime",
 ];
 
 #[test]
