@@ -120,6 +120,8 @@ fn findings(port: u16, how: &[&str], authority: &Path, file: &Path) -> Vec<Value
         "--nodns",
         "none",
     ]);
+    // A client that testssl starts may wait for ever.
+    testssl.args(["--openssl-timeout", "10"]);
     testssl.args(["-p", "-s", "-P", "-S", "-f", "-U"]).args(how);
     testssl.arg("--add-ca").arg(authority);
     testssl.arg("--jsonfile").arg(file);
