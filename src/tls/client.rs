@@ -1,5 +1,6 @@
 //! TLS towards others: the next hop, and the authority that certifies us.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::client::danger::ServerCertVerified;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
-use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::crypto::WebPkiSupportedAlgorithms;
 use tokio_rustls::rustls::crypto::verify_tls12_signature;
 use tokio_rustls::rustls::crypto::verify_tls13_signature;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -33,14 +34,12 @@ pub fn client_config_any() -> Arc<ClientConfig> {
 }
 
 pub(super) fn any(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
-    with(versions, |provider| Arc::new(AnyCertificate { provider }))
+    with(versions, AnyCertificate)
 }
 
-/// A client that leaves it to `verifier` whether a certificate is believed.
-pub(super) fn verified_by(
-    verifier: impl FnOnce(Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier>,
-) -> Arc<ClientConfig> {
-    with(DEFAULT_VERSIONS, verifier)
+/// A client that leaves it to `belief` whether a certificate is believed.
+pub(super) fn believing(belief: impl Belief + 'static) -> Arc<ClientConfig> {
+    with(DEFAULT_VERSIONS, belief)
 }
 
 /// `TLS1.2` or `TLS1.3`, of a connection whose handshake is done.
@@ -50,18 +49,19 @@ pub fn version(connection: &ClientConnection) -> &'static str {
 
 fn with(
     versions: &[&'static SupportedProtocolVersion],
-    verifier: impl FnOnce(Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier>,
+    belief: impl Belief + 'static,
 ) -> Arc<ClientConfig> {
     let provider = Arc::new(policy::provider());
+    let algorithms = provider.signature_verification_algorithms;
     #[expect(
         clippy::expect_used,
         reason = "who calls names the versions, and our provider has suites for each"
     )]
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(verifier(provider))
+        .with_custom_certificate_verifier(Arc::new(Verifier { belief, algorithms }))
         .with_no_client_auth();
     Arc::new(config)
 }
@@ -123,22 +123,54 @@ pub fn judge(
     })
 }
 
-/// Believes every certificate, but has the server prove that it holds its key.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
+/// Which certificates are believed. That the server holds the key, it has to prove in any case.
+pub(super) trait Belief: fmt::Debug + Send + Sync {
+    /// Whether the certificate is one of them; `sent` are the others that came with it.
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        sent: &[CertificateDer<'_>],
+        now: UnixTime,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error>;
 }
 
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
+/// All are.
+#[derive(Debug)]
+struct AnyCertificate;
+
+impl Belief for AnyCertificate {
+    fn check(
         &self,
         _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        _sent: &[CertificateDer<'_>],
+        _now: UnixTime,
+        _algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A belief, as the TLS library asks for it.
+#[derive(Debug)]
+struct Verifier<B> {
+    belief: B,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl<B: Belief> ServerCertVerifier for Verifier<B> {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        let checked = self
+            .belief
+            .check(certificate, intermediates, now, &self.algorithms);
+        checked.map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -147,8 +179,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -157,12 +188,10 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -13,19 +13,12 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::CertificateError;
 use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::DigitallySignedStruct;
 use tokio_rustls::rustls::Error;
 use tokio_rustls::rustls::OtherError;
 use tokio_rustls::rustls::RootCertStore;
-use tokio_rustls::rustls::SignatureScheme;
-use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
-use tokio_rustls::rustls::client::danger::ServerCertVerified;
-use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use tokio_rustls::rustls::client::verify_server_name;
-use tokio_rustls::rustls::crypto::CryptoProvider;
-use tokio_rustls::rustls::crypto::verify_tls12_signature;
-use tokio_rustls::rustls::crypto::verify_tls13_signature;
+use tokio_rustls::rustls::crypto::WebPkiSupportedAlgorithms;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::pki_types::UnixTime;
@@ -35,6 +28,7 @@ use super::association::Matching;
 use super::association::Selector;
 use super::association::Usage;
 use super::client;
+use super::client::Belief;
 
 pub use super::association::Association;
 pub use super::association::strongest;
@@ -45,12 +39,9 @@ pub fn client_config(
     associations: Vec<Association>,
     names: Vec<ServerName<'static>>,
 ) -> Arc<ClientConfig> {
-    client::verified_by(|provider| {
-        Arc::new(Dane {
-            provider,
-            associations,
-            names,
-        })
+    client::believing(Dane {
+        associations,
+        names,
     })
 }
 
@@ -68,7 +59,6 @@ impl std::error::Error for NoMatch {}
 
 #[derive(Debug)]
 struct Dane {
-    provider: Arc<CryptoProvider>,
     associations: Vec<Association>,
     names: Vec<ServerName<'static>>,
 }
@@ -95,25 +85,26 @@ impl Dane {
         authorities
     }
 
-    fn verify_below_authority(
+    fn check_below_authority(
         &self,
         certificate: &CertificateDer<'_>,
         sent: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error> {
         let authorities = self.authorities(sent);
         if authorities.is_empty() {
             let no_match = CertificateError::Other(OtherError(Arc::new(NoMatch)));
             return Err(Error::InvalidCertificate(no_match));
         }
         let parsed = ParsedCertificate::try_from(certificate)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &authorities, sent, now, algorithms)?;
+        let all = algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &authorities, sent, now, all)?;
         // RFC 7672 §3.2.2: any of its names will do.
         let mut wrong = Error::InvalidCertificate(CertificateError::NotValidForName);
         for name in &self.names {
             match verify_server_name(&parsed, name) {
-                Ok(()) => return Ok(ServerCertVerified::assertion()),
+                Ok(()) => return Ok(()),
                 Err(error) => wrong = error,
             }
         }
@@ -121,45 +112,19 @@ impl Dane {
     }
 }
 
-impl ServerCertVerifier for Dane {
-    fn verify_server_cert(
+impl Belief for Dane {
+    fn check(
         &self,
         certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
+        sent: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), Error> {
         // RFC 7672 §3.1.1: neither names nor dates matter.
         if self.of(Usage::Server).any(|one| one.fits(certificate)) {
-            return Ok(ServerCertVerified::assertion());
+            return Ok(());
         }
-        self.verify_below_authority(certificate, intermediates, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        algorithms.supported_schemes()
+        self.check_below_authority(certificate, sent, now, algorithms)
     }
 }
 
@@ -217,12 +182,12 @@ mod tests {
             });
         let name = ServerName::try_from("mx.example").unwrap();
         let verifier = Dane {
-            provider: Arc::new(super::super::policy::provider()),
             associations: strongest(usable.collect()),
-            names: vec![name.clone()],
+            names: vec![name],
         };
         let now = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
-        let verdict = verifier.verify_server_cert(&chain.server, sent, &name, &[], now);
+        let algorithms = super::super::policy::provider().signature_verification_algorithms;
+        let verdict = verifier.check(&chain.server, sent, now, &algorithms);
         verdict.is_ok()
     }
 
