@@ -254,7 +254,7 @@ impl Committer {
     /// Refuses the messages of the batch and keeps its notes.
     fn fail(&mut self, mut batch: Batch, notes: usize, receipts: Vec<Receipt>, failed: &Failed) {
         let error = &failed.error;
-        events::spool_failed(&self.log.place(), &error.in_full());
+        events::spool_failed(&self.log.place(), &events::in_full(&error));
         self.condition.failed(error);
         for (draft, receipt) in batch.drafts[notes..].iter().zip(receipts) {
             if failed.trace == Trace::Doubtful && receipt.stored == Stored::InFile {
@@ -336,7 +336,7 @@ impl Committer {
                 }
                 Err(Error::Unknown { .. }) => self.copying.read(id),
                 Err(error) => {
-                    events::spool_unreadable(id, &error.in_full());
+                    events::spool_unreadable(id, &events::in_full(&error));
                     if self.copying.gives_up(id, &error, Instant::now()) {
                         let entry = locked(&self.library.index).remove(id);
                         entry.inspect(|entry| self.log.set_aside(entry.place));

@@ -5,6 +5,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use crate::spool::Error;
+use crate::telemetry::events;
 
 /// What became of the last write.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ impl Condition {
 
     /// Something could not be written.
     pub(super) fn failed(&self, error: &Error) {
-        self.last().replace(error.in_full());
+        self.last().replace(events::in_full(error));
     }
 
     /// Why the last write failed, where it did.

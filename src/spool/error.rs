@@ -104,12 +104,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// What was attempted and why it failed, in one line of the log.
-    pub(super) fn in_full(&self) -> String {
-        let source = std::error::Error::source(self);
-        source.map_or(self.to_string(), |source| format!("{self}: {source}"))
-    }
-
     pub(super) fn append(path: PathBuf, source: io::Error) -> Error {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {

@@ -100,7 +100,7 @@ impl Library {
             Ok((kept, state, _)) => Ok(Some(arrival(id, kept, &state))),
             Err(Error::Unknown { .. }) => Ok(None),
             Err(error) => {
-                events::spool_unreadable(id, &error.in_full());
+                events::spool_unreadable(id, &events::in_full(&error));
                 match error {
                     Error::Read { .. } => Err(id),
                     _ => Ok(None),

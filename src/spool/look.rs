@@ -122,7 +122,7 @@ impl Library {
             }),
             Err(Error::Unknown { .. }) => None,
             Err(error) => {
-                events::spool_unreadable(id, &error.in_full());
+                events::spool_unreadable(id, &events::in_full(&error));
                 None
             }
         }

@@ -208,7 +208,7 @@ fn open_locked(
     );
     if let Err(error) = log.begin() {
         // Mail can still go out; what wants to come in tries again to begin a segment.
-        events::spool_failed(&log.place(), &error.in_full());
+        events::spool_failed(&log.place(), &events::in_full(&error));
         condition.failed(&error);
     }
     let library = Library::new(Index::default(), large, log.reader());
