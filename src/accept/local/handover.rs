@@ -4,6 +4,7 @@
 //! message twice for it. Only where the server takes fewer recipients at once (RFC 5321 §4.5.3.1.10) do the
 //! others follow in a transaction of their own, and then some may have it when the rest are refused.
 
+use std::fmt;
 use std::io;
 use std::io::BufWriter;
 use std::io::Read;
@@ -45,6 +46,15 @@ pub struct Refused {
     pub to: Option<Address>,
     /// Why.
     pub reply: Response,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            Some(to) => write!(f, "<{to}>: {}", self.reply),
+            None => self.reply.fmt(f),
+        }
+    }
 }
 
 /// There was no answer, or none that says anything of the message: it can be sent again.

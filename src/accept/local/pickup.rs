@@ -324,11 +324,8 @@ fn is_temporary(refused: &Refused) -> bool {
 
 /// What was said, for the log.
 fn words(refused: &[Refused]) -> String {
-    let one = |refused: &Refused| match &refused.to {
-        Some(to) => format!("<{to}>: {}", refused.reply),
-        None => refused.reply.to_string(),
-    };
-    refused.iter().map(one).collect::<Vec<_>>().join("; ")
+    let words: Vec<_> = refused.iter().map(Refused::to_string).collect();
+    words.join("; ")
 }
 
 #[cfg(test)]

@@ -319,11 +319,8 @@ fn submit(
 
 /// One no a line.
 fn words(refused: &[Refused]) -> String {
-    let one = |refused: &Refused| match &refused.to {
-        Some(to) => format!("<{to}>: {}", refused.reply),
-        None => refused.reply.to_string(),
-    };
-    refused.iter().map(one).collect::<Vec<_>>().join("\n  ")
+    let words: Vec<_> = refused.iter().map(Refused::to_string).collect();
+    words.join("\n  ")
 }
 
 /// What a no means to the caller: the first that is for good says it.
