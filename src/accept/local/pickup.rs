@@ -185,7 +185,9 @@ impl Pickup {
             return (path, fate);
         }
         let id = (self.ids)();
-        let path = match claim(&path, id) {
+        let claiming = path.clone();
+        let claimed = spawn_blocking(move || claim(&claiming, id)).await;
+        let path = match claimed.map_err(io::Error::other).flatten() {
             Ok(path) => path,
             Err(error) => return (path, Fate::Later(error.to_string())),
         };
@@ -303,7 +305,7 @@ fn remove_if_left(path: &Path) {
     }
 }
 
-/// Gives a file the session's id, durably.
+/// Gives a file the session's id, durably. Blocks.
 fn claim(path: &Path, id: SessionId) -> io::Result<PathBuf> {
     let claimed = path.with_extension(id.to_string());
     fs::rename(path, &claimed)?;
