@@ -52,8 +52,8 @@ use crate::config::fault::Faults;
         Exit codes are those of sysexits(3): 64 wrong arguments, 65 a name or password that will not\n\
         do, or a key that is not the published one, 66 no such file, 67 no such user, 69 something\n\
         stands in the way, 73 a file cannot be made, 75 try again, 77 not allowed, 78 the\n\
-         configuration has faults; and 1 where the queue is damaged, there is no such message, one\n\
-         could not be moved or dealt with, or a record is not published."
+        configuration has faults; and 1 where the queue is damaged, there is no such message, one\n\
+        could not be moved or dealt with, or a record is not published."
 )]
 struct Arguments {
     #[command(subcommand)]

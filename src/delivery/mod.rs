@@ -168,22 +168,7 @@ impl Delivery {
         which: &[usize],
         content: &Content,
     ) -> Vec<Outcome> {
-        let outcomes = self.hand_over(until, target, id, envelope, which, content);
-        let outcomes = outcomes.await;
-        debug!(%id, host = %target, ?outcomes, "attempted");
-        outcomes
-    }
-
-    async fn hand_over(
-        &self,
-        until: Until,
-        target: &Target,
-        id: SpoolId,
-        envelope: &Envelope,
-        which: &[usize],
-        content: &Content,
-    ) -> Vec<Outcome> {
-        match &target.route().to {
+        let outcomes = match &target.route().to {
             NextHop::Maildir(mailboxes) => {
                 self.to_maildirs(until, mailboxes, envelope, which, content)
                     .await
@@ -209,7 +194,9 @@ impl Delivery {
                 };
                 self.to_server(until, target, &mail, which).await
             }
-        }
+        };
+        debug!(%id, host = %target, ?outcomes, "attempted");
+        outcomes
     }
 
     /// Asks the target whether `recipient` exists (RCPT callout with the null sender). A Maildir takes

@@ -181,9 +181,7 @@ impl Shared {
             logins,
         }
     }
-}
 
-impl Shared {
     /// The largest message that is taken, in octets.
     pub fn largest(&self) -> u64 {
         self.rules.size
