@@ -13,6 +13,8 @@ mod server;
 pub use self::client::Client;
 pub use self::client::Error;
 pub use self::server::Pages;
+pub use self::server::admit;
+pub use self::server::answer;
 pub use self::server::serve;
 pub use self::server::serve_pages;
 

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
@@ -21,7 +22,6 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -84,22 +84,35 @@ pub async fn serve_pages(listener: TcpListener, tls: Option<TlsAcceptor>, pages:
 /// Cancel safe: connections end with it.
 pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, most: usize) {
     let router = router.layer(DefaultBodyLimit::max(MOST_BODY));
+    let answer = |stream| converse(stream, tls.clone(), router.clone());
+    admit(listener, most, CONNECTION_WITHIN, answer).await;
+}
+
+/// Takes at most so many connections at once, each for at most so long; further ones wait in the kernel.
+/// Never returns.
+///
+/// Cancel safe: connections end with it.
+pub async fn admit<L, A>(
+    mut listener: L,
+    most: usize,
+    within: Duration,
+    answer: impl Fn(L::Io) -> A,
+) where
+    L: Listener,
+    A: Future<Output = ()> + Send + 'static,
+{
     let slots = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     // The semaphore is never closed.
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (router, tls) = (router.clone(), tls.clone());
-                connections.spawn(async move {
-                    // Whatever ends it, the client sees it; the gateway has nothing to do about it.
-                    let _ = timeout(CONNECTION_WITHIN, converse(stream, tls, router)).await;
-                    drop(slot);
-                });
-            }
-            // Out of files: nothing gets better by asking again at once.
-            Err(_) => sleep(Duration::from_millis(100)).await,
-        }
+        // Where there is none to be had, as when we are out of files, it rests for a second.
+        let (stream, _) = listener.accept().await;
+        let answered = timeout(within, answer(stream));
+        connections.spawn(async move {
+            // Whatever ends it, the client sees it; the gateway has nothing to do about it.
+            let _ = answered.await;
+            drop(slot);
+        });
         while connections.try_join_next().is_some() {}
     }
 }
@@ -113,7 +126,11 @@ async fn converse(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+/// Answers the requests of one connection, whose headers have to come in time. Whatever ends it, the client
+/// sees it.
+///
+/// Cancel safe: the connection ends with it.
+pub async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_WITHIN)

@@ -17,17 +17,9 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::Extension;
 use axum::routing::get;
 use axum::routing::post;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixListener;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::sleep;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::command;
@@ -35,19 +27,17 @@ use super::command::Task;
 use super::questions;
 use super::rates::Rates;
 use crate::admin::health::Health;
+use crate::http;
 use crate::scheduler::orders::Orders;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections at once. Further ones wait in the kernel.
 const MOST_CONNECTIONS: usize = 8;
-/// For the header of one request.
-const HEADER_WITHIN: Duration = Duration::from_secs(5);
 /// For a connection in all: a list of a million messages takes a while.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(600);
 /// For the names of many messages in one request.
 const MOST_BODY: usize = 1 << 20;
-/// hyper takes no less.
-const MOST_HEADER: usize = 8192;
+
 /// The socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -143,31 +133,11 @@ pub async fn serve(
         .route("/status", get(questions::status))
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .with_state(desk);
-    let accept = async move {
-        let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            // The semaphore is never closed.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                return;
-            };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let router = router.clone();
-                    connections.spawn(async move {
-                        converse(stream, router).await;
-                        drop(slot);
-                    });
-                }
-                // Out of files: nothing gets better by asking again at once.
-                Err(_) => sleep(Duration::from_millis(100)).await,
-            }
-            while connections.try_join_next().is_some() {}
-        }
-    };
+    let answer = move |stream| converse(stream, router.clone());
+    let served = http::admit(listener, MOST_CONNECTIONS, CONNECTION_WITHIN, answer);
     tokio::select! {
         () = stop.cancelled() => {}
-        () = accept => {}
+        () = served => {}
         () = rates.gather() => {}
         () = &mut work => {}
     }
@@ -179,14 +149,7 @@ async fn converse(stream: UnixStream, router: Router) {
         Ok(who) => format!("uid {}", who.uid()),
         Err(_) => "unknown".to_owned(),
     };
-    let router = router.layer(Extension(Asker(asker)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_WITHIN)
-        .max_buf_size(MOST_HEADER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // Whatever ends it, the client sees it; the gateway has nothing to do about it.
-    let _ = timeout(CONNECTION_WITHIN, connection).await;
+    http::answer(stream, router.layer(Extension(Asker(asker)))).await;
 }
 
 #[cfg(test)]
