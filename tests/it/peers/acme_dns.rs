@@ -1,9 +1,7 @@
 //! Certificates from Pebble for records that are put into a zone of BIND.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::Stdio;
 
 use tempfile::TempDir;
 
@@ -15,6 +13,7 @@ use crate::support::gateway::HOSTNAME;
 use crate::support::pebble::Pebble;
 use crate::support::process;
 use crate::support::process::Process;
+use crate::support::process::name_server;
 use crate::support::wait_until;
 
 /// A BIND that lets the key in this file change two names of its zone `gate.example`; its port.
@@ -35,22 +34,11 @@ fn bind(folder: &Path, key: &Path) -> (Process, u16) {
     );
     let file = folder.join("named.conf");
     fs::write(&file, config).expect("written");
-    let child = process::command("named")
-        .args([
-            "-f",
-            "-c",
-            &file.display().to_string(),
-            "-p",
-            &port.to_string(),
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("named can be started");
-    let process = Process(child);
-    wait_until(SOON, "named", || {
-        TcpStream::connect(("127.0.0.1", port)).ok()
-    });
+    let (file, port_text) = (file.display().to_string(), port.to_string());
+    let arguments = ["-f", "-c", &file, "-p", &port_text];
+    // For the SOA record of gate.example.
+    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x04gate\x07example\0\0\x06\0\x01";
+    let (process, _) = name_server("named", &arguments, port, query);
     (process, port)
 }
 

@@ -1,9 +1,6 @@
 //! Real DNS servers in front of us: unbound, and BIND with a zone of its own.
 
 use std::fs;
-use std::net::UdpSocket;
-use std::process::Stdio;
-use std::time::Duration;
 
 use gatepost::delivery;
 use gatepost::delivery::Delivery;
@@ -15,7 +12,6 @@ use gatepost::mail::address::Domain;
 use tempfile::TempDir;
 
 use crate::routes::to_exchangers;
-use crate::support::SOON;
 use crate::support::client::Client;
 use crate::support::free_port;
 use crate::support::gateway::Gateway;
@@ -25,8 +21,8 @@ use crate::support::mailbox::field;
 use crate::support::mails::mail;
 use crate::support::process;
 use crate::support::process::Process;
+use crate::support::process::name_server;
 use crate::support::sink::Sink;
-use crate::support::wait_until;
 
 /// What both servers publish, as lines of a zone file.
 const RECORDS: &[&str] = &[
@@ -67,30 +63,6 @@ struct Peer {
     _folder: TempDir,
 }
 
-/// Starts a server and waits until it answers.
-fn serve(program: &str, arguments: &[&str], port: u16) -> Process {
-    let child = process::command(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the server can be started");
-    let process = Process(child);
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    socket
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .expect("a time-out can be set");
-    wait_until(SOON, program, || {
-        socket.send_to(QUERY, ("127.0.0.1", port)).ok()?;
-        let mut answer = [0; 512];
-        // The count of answers is not zero.
-        let length = socket.recv(&mut answer).ok()?;
-        (length > 12 && answer[7] > 0).then_some(())
-    });
-    process
-}
-
 /// None, loudly, where it is not there.
 fn unbound() -> Option<Peer> {
     if !process::present(&["unbound"]) {
@@ -110,7 +82,8 @@ fn unbound() -> Option<Peer> {
     );
     let file = folder.path().join("unbound.conf");
     fs::write(&file, config).expect("written");
-    let process = serve("unbound", &["-d", "-c", &file.display().to_string()], port);
+    let arguments = ["-d", "-c", &file.display().to_string()];
+    let (process, _) = name_server("unbound", &arguments, port, QUERY);
     Some(Peer {
         port,
         _process: process,
@@ -147,7 +120,8 @@ fn bind() -> Option<Peer> {
     fs::write(&file, config).expect("written");
     let port_text = port.to_string();
     let file = file.display().to_string();
-    let process = serve("named", &["-f", "-c", &file, "-p", &port_text], port);
+    let arguments = ["-f", "-c", &file, "-p", &port_text];
+    let (process, _) = name_server("named", &arguments, port, QUERY);
     Some(Peer {
         port,
         _process: process,

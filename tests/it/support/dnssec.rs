@@ -6,21 +6,18 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use gatepost::dns;
 use gatepost::dns::Dnssec;
 use tempfile::TempDir;
 
-use crate::support::SOON;
 use crate::support::free_port;
 use crate::support::process;
 use crate::support::process::Process;
-use crate::support::wait_until;
+use crate::support::process::name_server;
 
 /// What is changed after signing, and into what: addresses, preferences, data of TLSA records.
 const TORN: [(&str, &str); 3] = [
@@ -28,6 +25,9 @@ const TORN: [(&str, &str); 3] = [
     ("MX\t66 ", "MX\t67 "),
     ("DEADBEEF", "DEADBEE0"),
 ];
+
+/// A query for the SOA record of plain.example, to see whether a server answers.
+const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x05plain\x07example\0\0\x06\0\x01";
 
 /// Whether unbound says what DNSSEC proves, or only passes on what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,7 +158,7 @@ fn start_named(folder: &Path) -> (Process, SocketAddr) {
         "-p",
         &port.to_string(),
     ];
-    serve("named", &arguments, port)
+    name_server("named", &arguments, port, QUERY)
 }
 
 fn start_unbound(
@@ -184,31 +184,6 @@ fn start_unbound(
     );
     let file = folder.join("unbound.conf");
     fs::write(&file, config).expect("written");
-    serve("unbound", &["-d", "-c", &file.display().to_string()], port)
-}
-
-/// Starts a server and waits until it answers.
-fn serve(program: &str, arguments: &[&str], port: u16) -> (Process, SocketAddr) {
-    let child = process::command(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the server can be started");
-    let process = Process(child);
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    socket
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .expect("a time-out can be set");
-    // For the SOA record of plain.example.
-    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x05plain\x07example\0\0\x06\0\x01";
-    wait_until(SOON, program, || {
-        socket.send_to(query, ("127.0.0.1", port)).ok()?;
-        let mut answer = [0; 512];
-        let length = socket.recv(&mut answer).ok()?;
-        // The count of answers is not zero.
-        (length > 12 && answer[7] > 0).then_some(())
-    });
-    (process, SocketAddr::from(([127, 0, 0, 1], port)))
+    let arguments = ["-d", "-c", &file.display().to_string()];
+    name_server("unbound", &arguments, port, QUERY)
 }

@@ -4,11 +4,14 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::io::stderr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -125,3 +128,33 @@ pub fn give_to_mail(path: &Path) {
 
 /// Debian's user and group `mail`.
 pub const MAIL: u32 = 8;
+
+/// Starts a DNS server and waits until it has an answer to the query, given as octets.
+pub fn name_server(
+    program: &str,
+    arguments: &[&str],
+    port: u16,
+    query: &[u8],
+) -> (Process, SocketAddr) {
+    let child = command(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the server can be started");
+    let process = Process(child);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("a time-out can be set");
+    wait_until(SOON, program, || {
+        socket.send_to(query, address).ok()?;
+        let mut answer = [0; 512];
+        // The count of answers is not zero.
+        let length = socket.recv(&mut answer).ok()?;
+        (length > 12 && answer[7] > 0).then_some(())
+    });
+    (process, address)
+}
